@@ -1,0 +1,34 @@
+"""Regularization in JAX: two nouns, six verbs, one sweep."""
+
+from jaxreg.constraints import Box as Box
+from jaxreg.constraints import Constraint as Constraint
+from jaxreg.constraints import Equality as Equality
+from jaxreg.constraints import L1Ball as L1Ball
+from jaxreg.constraints import L2Ball as L2Ball
+from jaxreg.constraints import NonNegative as NonNegative
+from jaxreg.constraints import SublevelSet as SublevelSet
+from jaxreg.objective import penalized as penalized
+from jaxreg.objective import project as project
+from jaxreg.objective import prox as prox
+from jaxreg.objective import value as value
+from jaxreg.objective import violation as violation
+from jaxreg.penalties import L1 as L1
+from jaxreg.penalties import ElasticNet as ElasticNet
+from jaxreg.penalties import GroupL2 as GroupL2
+from jaxreg.penalties import Penalty as Penalty
+from jaxreg.penalties import SquaredL2 as SquaredL2
+from jaxreg.select import by_path as by_path
+from jaxreg.sweeps import Grid as Grid
+from jaxreg.sweeps import grid as grid
+from jaxreg.sweeps import sweep as sweep
+from jaxreg.transforms import KKTResiduals as KKTResiduals
+from jaxreg.transforms import MultipliersState as MultipliersState
+from jaxreg.transforms import add_penalty_gradient as add_penalty_gradient
+from jaxreg.transforms import decay as decay
+from jaxreg.transforms import kkt_residuals as kkt_residuals
+from jaxreg.transforms import multipliers as multipliers
+from jaxreg.transforms import projected as projected
+from jaxreg.transforms import proximal as proximal
+from jaxreg.transforms import regularize as regularize
+
+__version__ = "0.1.0"

@@ -1,0 +1,97 @@
+"""A penalty read as a constraint: {x : λΩ(x) ≤ k}."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.constraints.balls import onto_octahedron, onto_sphere
+from jaxreg.constraints.base import Constraint, excess, keep_inside
+from jaxreg.penalties import L1, GroupL2, Penalty, SquaredL2
+from jaxreg.pytree import Noun, check_literals, floating, group_axes, noun, per_entry, per_group, safe_sqrt
+
+
+@noun
+class SublevelSet(Constraint):
+    r"""{x : measure(x) ≤ k}, group by group, the strength of the penalty included.
+
+    `SublevelSet(SquaredL2(1.0, axis=0), k)` is ½‖w_j‖² ≤ k for every column j of W. `violation` always exists; `project`
+    for `L1`, `GroupL2` and `SquaredL2` (the last with one λ per group), which have a closed form.
+
+    Args:
+        penalty: the penalty λΩ; its `axis` makes the groups.
+        bound: k ≥ 0 (inf allowed), a number or an array that broadcasts against the groups (a k per group).
+
+    Raises:
+        TypeError: if `penalty` is not a penalty; from `project`, if it has no closed form.
+        ValueError: if a literal `bound` is negative or NaN: the set would be empty.
+
+    >>> SublevelSet(SquaredL2(1.0), 12.5).violation(jnp.array([3.0, 4.0])).item()
+    0.0
+    >>> SublevelSet(L1(2.0), 2.0).project(jnp.array([2.0, -1.5])).tolist()
+    [0.75, -0.25]
+    """
+
+    penalty: Penalty
+    bound: jax.typing.ArrayLike
+
+    def __post_init__(self):
+        if isinstance(self.penalty, Noun | int | float) and not isinstance(self.penalty, Penalty):
+            raise TypeError(f"`SublevelSet` needs a penalty, got {self.penalty!r}.")
+        check_literals(self, "bound")
+
+    def violation(self, x) -> jax.Array:
+        """measure(x) − k per group."""
+        measure = self.penalty.measure(x)
+        return excess(measure, per_group(self.bound, measure, (), self))
+
+    @property
+    def projectable(self) -> bool:
+        """Whether the penalty's sublevel sets have a closed-form projection."""
+        return nearest.dispatch(type(self.penalty)) is not nearest.dispatch(object)
+
+    def project(self, x) -> jax.Array:
+        """The nearest point of the set, where a closed form exists."""
+        z = floating(x, self)
+        axes = group_axes(self.penalty.axis, z, self) if self.projectable else ()
+        bound = per_group(self.bound, z, axes, self)
+        return keep_inside(x, self.violation(z), nearest(self.penalty, z, bound, axes), axes)
+
+
+@functools.singledispatch
+def nearest(penalty, x, bound, axes) -> jax.Array:
+    """Nearest point with measure = bound per group with measure > bound, x elsewhere."""
+    name = type(penalty).__name__
+    raise TypeError(
+        f"`SublevelSet({name}).project` needs a penalty whose sublevel sets have a closed-form projection; "
+        f"`{name}` has none. Use `multipliers`, which needs only `violation`."
+    )
+
+
+@nearest.register
+def _(penalty: L1, x, bound, axes):
+    return onto_octahedron(x, bound, axes, per_entry(penalty.lam, x, penalty))
+
+
+@nearest.register
+def _(penalty: GroupL2, x, bound, axes):
+    return onto_sphere(x, _quotient(bound, per_group(penalty.lam, x, axes, penalty)), axes)
+
+
+@nearest.register
+def _(penalty: SquaredL2, x, bound, axes):
+    lam = jnp.asarray(penalty.lam, x.dtype)
+    if lam.ndim:
+        lam = lam.reshape((1,) * (x.ndim - lam.ndim) + lam.shape)
+        if any(lam.shape[a] != 1 for a in axes):
+            raise ValueError(
+                "`SublevelSet(SquaredL2).project` needs one λ per group: with a λ per weight the set is an ellipsoid, "
+                f"which has no closed form. Got `lam` of shape {jnp.shape(penalty.lam)} for a leaf of shape {x.shape} "
+                f"with axis={penalty.axis}. Use `multipliers`."
+            )
+    return onto_sphere(x, safe_sqrt(2 * _quotient(bound, lam)), axes)
+
+
+def _quotient(bound, lam):
+    """bound/λ, and ∞ at λ = 0, where every point is inside."""
+    return jnp.where(lam > 0, bound / jnp.where(lam > 0, lam, 1), jnp.inf)

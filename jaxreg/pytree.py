@@ -1,0 +1,259 @@
+"""Frozen-dataclass pytrees, lifting over parameter trees by path, and norms safe at zero.
+
+A *noun* (penalty or constraint) acts on one array. Everything here exists so that a noun, or a pytree
+prefix of nouns, can be applied to a whole tree of parameters of any framework.
+"""
+
+import abc
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+Axis = int | tuple[int, ...] | None
+
+static = functools.partial(dataclasses.field, metadata={"static": True})
+
+
+class Noun(abc.ABC):
+    """What penalties and constraints have in common: a leaf of a prefix tree, and no `__call__`."""
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
+def noun(cls):
+    """Make `cls` a frozen dataclass and a pytree: fields are leaves, `static` fields structure.
+
+    `eq=False`: comparing traced leaves has no meaning, so nouns compare by identity.
+    """
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+
+# ------------------------------------------------------------------ checks of static facts
+
+
+def check_literals(self: Noun, *names: str) -> None:
+    """Refuse literal numbers below zero or NaN; tracers, arrays and placeholders pass."""
+    for name in names:
+        number = getattr(self, name)
+        if isinstance(number, str):
+            raise TypeError(f"`{type(self).__name__}` needs a number as `{name}`, got {number!r}.")
+        if isinstance(number, (int, float)) and not number >= 0:
+            raise ValueError(f"`{type(self).__name__}` needs `{name}` >= 0, got {number}.")
+
+
+def check_axis(self) -> None:
+    """Store `axis` as None or a tuple of distinct integers."""
+    axis = (self.axis,) if isinstance(self.axis, int) else self.axis
+    if axis is None:
+        return
+    if not isinstance(axis, (tuple, list)) or any(type(a) is not int for a in axis):
+        raise TypeError(f"`{type(self).__name__}` needs an int, a tuple of ints or None as `axis`, got {self.axis!r}.")
+    if len(set(axis)) < len(axis):
+        raise ValueError(f"`{type(self).__name__}` needs distinct axes, got axis={self.axis!r}.")
+    object.__setattr__(self, "axis", tuple(axis))
+
+
+# ------------------------------------------------------------------ one array
+
+
+def floating(x, api: Any) -> jax.Array:
+    """`x` as an array of at least float32, in which all arithmetic runs."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"`{type(api).__name__}` needs floating-point parameters, got {x.dtype} of shape {x.shape}.")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def group_axes(axis: Axis, x: jax.Array, api: Any) -> tuple[int, ...]:
+    """The axes of `x` inside one group, as non-negative integers."""
+    if axis is None:
+        return tuple(range(x.ndim))
+    for a in axis:
+        if not -x.ndim <= a < x.ndim:
+            raise ValueError(
+                f"`{type(api).__name__}(axis={axis})` needs parameters that have axis {a}, got shape {x.shape}."
+            )
+    axes = tuple(a % x.ndim for a in axis)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"`{type(api).__name__}(axis={axis})` names one axis of a leaf of shape {x.shape} twice.")
+    return axes
+
+
+def per_group(v, x: jax.Array, axes: tuple[int, ...], api: Any) -> jax.Array:
+    """A number per group, in `x`'s dtype, with the group's axes kept at size 1."""
+    v = jnp.asarray(v, x.dtype)
+    if v.ndim == 0:
+        return v
+    groups = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    return jnp.expand_dims(_broadcast(v, groups, "groups", api), axes)
+
+
+def per_entry(v, x: jax.Array, api: Any) -> jax.Array:
+    """A number per entry of `x`, in `x`'s dtype (scalars stay scalars)."""
+    v = jnp.asarray(v, x.dtype)
+    return v if v.ndim == 0 else _broadcast(v, x.shape, "entries", api)
+
+
+def _broadcast(v, shape, of, api):
+    try:
+        return jnp.broadcast_to(v, shape)
+    except ValueError:
+        raise ValueError(
+            f"`{type(api).__name__}` needs a number or an array that broadcasts to the {of} of its leaf, "
+            f"of shape {shape}; got shape {v.shape}."
+        ) from None
+
+
+def masked(x: jax.Array, strength: jax.Array) -> jax.Array:
+    """`x` with its infinite entries at 0 where `strength` is 0, so that 0·∞ = 0, traced or literal.
+
+    The entries are masked, never the product: the derivative in `strength` survives.
+    """
+    return jnp.where((strength == 0) & jnp.isinf(x), 0, x)
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """√x with derivative 0 at 0."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def norm(x: jax.Array, axes: tuple[int, ...], keepdims: bool = False) -> jax.Array:
+    """2-norm over `axes`: gradient 0 at 0, no overflow or underflow of the squares."""
+    # Scaling by a power of two changes no bit of the result where plain squares are in range.
+    scale = _power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
+    root = scale * safe_sqrt(jnp.sum(jnp.square(x / scale), axes, keepdims=True))
+    return root if keepdims else jnp.squeeze(root, axes)
+
+
+def _power_of_two(x):
+    """The largest power of two ≤ x for normal x > 0; 1 for zero, subnormal, infinite and NaN."""
+    info = jnp.finfo(x.dtype)
+    integer = jnp.uint32 if info.bits == 32 else jnp.uint64
+    exponent = integer(((1 << info.nexp) - 1) << info.nmant)
+    power = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, integer) & exponent, x.dtype)
+    return jnp.where((power > 0) & jnp.isfinite(power), power, 1)
+
+
+# ------------------------------------------------------------------ trees
+
+
+def is_schedule(x) -> bool:
+    """Whether `x` is a function of the step count rather than a tree of nouns or a number.
+
+    A tree built from an Equinox module is callable too, but is no leaf.
+    """
+    return callable(x) and (jax.tree_util.all_leaves([x]) or isinstance(x, jax.tree_util.Partial))
+
+
+def _is_variable(x) -> bool:
+    nnx = sys.modules.get("flax.nnx")  # loaded if and only if the user has one of its objects
+    return nnx is not None and isinstance(x, nnx.Variable)
+
+
+def flatten(tree, is_leaf: Callable[[Any], bool] | None = None):
+    """[(path, leaf)] and the tree's structure, paths as tuples of strings.
+
+    The same parameters have the same paths whatever container holds them: an nnx Variable's own
+    trailing `value` is left out, since `nnx.Optimizer` shows `init` the Variables and `update` their arrays.
+    """
+    outer, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda x: _is_variable(x) or (is_leaf is not None and is_leaf(x))
+    )
+    named = [
+        (_names(path), leaf)
+        for path, entry in outer
+        for leaf in (jax.tree.leaves(entry) if _is_variable(entry) else [entry])
+    ]
+    return named, jax.tree.structure(tree, is_leaf=is_leaf)
+
+
+def _names(path) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def is_noun(x) -> bool:
+    """Whether `x` is a leaf of a prefix tree: a noun, or None for "leave alone"."""
+    return x is None or isinstance(x, Noun)
+
+
+def nouns_of(tree) -> Iterator[Noun]:
+    """The nouns in a prefix tree."""
+    return (leaf for leaf in jax.tree.leaves(tree, is_leaf=is_noun) if leaf is not None)
+
+
+def pairs(nouns, tree):
+    """[(path, noun or None, leaf)] for every leaf of `tree`, and the structure of `tree`.
+
+    `nouns` is one noun or a prefix of `tree` with None for "leave alone". They are matched by path, so
+    the kinds of container may differ. `optax.MaskedNode` and None in `tree` take part in nothing.
+
+    Raises:
+        ValueError: if `nouns` does not fit `tree`.
+    """
+    leaves, structure = flatten(tree)
+    by_path = dict(flatten(nouns, is_leaf=is_noun)[0])
+    depths = sorted({len(path) for path in by_path}, reverse=True)
+    result, used = [], set()
+    for path, leaf in leaves:
+        owner = next((path[:d] for d in depths if d <= len(path) and path[:d] in by_path), None)
+        if owner is None:
+            raise ValueError(
+                "penalties and constraints need to be one object or a tree prefix of the parameters (None for "
+                f"'leave alone'): nothing was given for {_show(path)}; given were {_list(by_path)}."
+            )
+        used.add(owner)
+        result.append((path, by_path[owner], leaf))
+    spare = [path for path, entry in by_path.items() if entry is not None and path not in used]
+    if spare:
+        holes, _ = flatten(tree, is_leaf=lambda x: not jax.tree.leaves(x))
+        holes = [path for path, leaf in holes if not jax.tree.leaves(leaf)]
+        for path in spare:
+            if not any(path[: len(h)] == h[: len(path)] for h in holes):
+                raise ValueError(
+                    "penalties and constraints need to be one object or a tree prefix of the parameters: "
+                    f"{type(by_path[path]).__name__} at {_show(path)} has no parameters; these exist: "
+                    f"{_list(p for p, _ in leaves)}."
+                )
+    return result, structure
+
+
+def lift(fn: Callable, nouns, tree, *rest, otherwise: Callable = lambda leaf, *others: leaf):
+    """Map `fn(noun, leaf, *others)` over `tree`, and `otherwise(leaf, *others)` where the noun is None.
+
+    `rest` holds trees with a leaf at every path of `tree` that has a noun; the result has the structure of `tree`.
+    """
+    matched, structure = pairs(nouns, tree)
+    others = [dict(flatten(r)[0]) for r in rest]
+    leaves = []
+    for path, entry, leaf in matched:
+        arguments = (leaf, *(other.get(path) for other in others))
+        if entry is None:
+            leaves.append(otherwise(*arguments))
+            continue
+        if any(a is None for a in arguments):
+            raise ValueError(f"parameters, updates and state need the same paths: {_show(path)} is missing in one.")
+        try:
+            leaves.append(fn(entry, *arguments))
+        except (TypeError, ValueError) as error:
+            error.add_note(f"jaxreg: {type(entry).__name__} at {_show(path)}")
+            raise
+    return jax.tree.unflatten(structure, leaves)
+
+
+def tree_add(numbers: list) -> jax.Array:
+    """The sum of scalars, in the widest of their dtypes; float32 zero for an empty list."""
+    dtype = functools.reduce(jnp.promote_types, [n.dtype for n in numbers], jnp.float32)
+    return functools.reduce(jnp.add, [n.astype(dtype) for n in numbers], jnp.zeros((), dtype))
+
+
+def _show(path) -> str:
+    return repr("/".join(path)) if path else "the root"
+
+
+def _list(paths) -> str:
+    return ", ".join(_show(path) for path in paths) or "none"

@@ -1,0 +1,66 @@
+"""What the links of a chain share: their state, their schedules, their checks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxreg.pytree import is_schedule, lift
+
+
+class CountState(NamedTuple):
+    """The number of updates made, for schedules."""
+
+    count: jax.Array
+
+
+def at(value, count: jax.Array):
+    """A schedule at `count`; anything else as it is."""
+    return value(count) if is_schedule(value) else value
+
+
+def check_rate(rate, verb: str, name: str = "learning_rate") -> None:
+    """Refuse a literal rate below zero or NaN."""
+    if isinstance(rate, (int, float)) and not rate >= 0:
+        raise ValueError(f"`{verb}` needs `{name}` >= 0, got {rate}.")
+
+
+def check_leaves(method: Callable, nouns, params) -> None:
+    """Run `method(noun, leaf)` on shapes only, so that nouns that do not fit the parameters fail at `init`."""
+    lift(lambda entry, p: jax.eval_shape(lambda x: method(entry, x), p), nouns, params)
+
+
+def stateless_link(nouns, require: Callable, method: Callable, link: Callable) -> optax.GradientTransformationExtraArgs:
+    """A transformation from `link(noun, count)(update, param) -> update`, whose only state is a count.
+
+    Args:
+        nouns: one noun, a prefix tree, or a schedule count -> either.
+        require: raises unless its argument is what the verb can use; called at once, schedules at count 0.
+        method: `method(noun, leaf)`, run on shapes at `init`.
+        link: what happens to one update.
+    """
+    require(at(nouns, jnp.zeros([], jnp.int32)))
+
+    def init(params):
+        count = jnp.zeros([], jnp.int32)
+        check_leaves(method, at(nouns, count), params)
+        return CountState(count)
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        need_params(params)
+        current = at(nouns, state.count)
+        if is_schedule(nouns):
+            require(current)
+        updates = lift(lambda entry, u, p: link(entry, u, p, state.count), current, updates, params)
+        return updates, CountState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def need_params(params: Any) -> None:
+    """Raise optax's own error if there are no parameters."""
+    if params is None:
+        optax.add_decayed_weights(0.0).update({}, optax.EmptyState(), None)

@@ -1,0 +1,61 @@
+"""The proximal verb: a step, then the penalty's prox. Its zeros are exact."""
+
+import jax.numpy as jnp
+import optax
+
+from jaxreg.objective import require_penalties
+from jaxreg.pytree import floating
+from jaxreg.transforms.base import at, check_rate, stateless_link
+
+
+def proximal(pens, learning_rate) -> optax.GradientTransformationExtraArgs:
+    r"""Proximal step: the new parameters are prox_{ηλΩ}(θ + u). Zeros are exact, in every dtype.
+
+    It comes *last*, after the learning rate, which it has to know:
+
+        optax.chain(optax.sgd(lr), jr.proximal(jr.L1(1e-3), lr))
+
+    With plain SGD this is proximal gradient descent. After a preconditioner (Adam) the prox is still the Euclidean one,
+    which solves another problem than the preconditioned step does.
+
+    Args:
+        pens: a penalty with a prox, a prefix tree of such and None, or a schedule count -> either.
+        learning_rate: η ≥ 0, a number or a schedule count -> number.
+
+    Returns:
+        A gradient transformation; its state is a count. Where the prox leaves θ + u as it is, it returns u itself.
+
+    Raises:
+        TypeError: if `pens` holds anything but penalties with a prox.
+        ValueError: if a literal `learning_rate` is negative or NaN.
+
+    >>> import jax.numpy as jnp, jaxreg as jr
+    >>> tx = optax.chain(optax.sgd(1.0), jr.proximal(jr.L1(0.5), 1.0))
+    >>> w = jnp.array([2.0, 0.1])
+    >>> u, _ = tx.update(jnp.array([1.0, 0.2]), tx.init(w), w)
+    >>> optax.apply_updates(w, u).tolist()
+    [0.5, 0.0]
+
+    References:
+        Parikh and Boyd, Proximal algorithms, 2014, section 4.2.
+    """
+    check_rate(learning_rate, "proximal")
+
+    def link(pen, u, p, count):
+        step = at(learning_rate, count)
+        return move(u, p, lambda z: pen.prox(z, step), pen).astype(u.dtype)
+
+    return stateless_link(
+        pens,
+        lambda pens: require_penalties(pens, "proximal", proximable=True),
+        lambda pen, p: pen.prox(p, 1.0),
+        link,
+    )
+
+
+def move(u, p, onto, api):
+    """The update that takes p to onto(p + u), in float32 at least; u itself where `onto` changes nothing."""
+    p, u = floating(p, api), floating(u, api)
+    z = p + u
+    target = onto(z)
+    return jnp.where(target == z, u, target - p)

@@ -1,0 +1,23 @@
+"""Float64 everywhere but in doctests, which run as a user's session would."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder of real data; tests that need it skip without `JAXREG_DATA`, and fail if it is wrong."""
+    folder = os.environ.get("JAXREG_DATA")
+    if not folder:
+        pytest.skip("JAXREG_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)

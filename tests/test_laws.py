@@ -1,0 +1,370 @@
+"""The laws, over the table of all members."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from table import CONSTRAINTS, PENALTIES, cases
+
+import jaxreg as jr
+
+all_penalties = pytest.mark.parametrize("case", cases(PENALTIES))
+proximable = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact))
+convex_penalties = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and r.convex))
+all_constraints = pytest.mark.parametrize("case", cases(CONSTRAINTS))
+projectable = pytest.mark.parametrize("case", cases(CONSTRAINTS, lambda r: r.exact))
+convex_constraints = pytest.mark.parametrize("case", cases(CONSTRAINTS, lambda r: r.exact and r.convex))
+
+
+def wide(x):
+    return np.asarray(x).astype(np.float64)
+
+
+def assert_ulps(a, b, case, ulps=4):
+    """Equal up to `ulps` at the magnitude of the largest entry."""
+    dtypes = (jnp.result_type(a), jnp.promote_types(case.dtype, jnp.float32))
+    eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+    a, b = wide(a), wide(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=ulps * eps * max(1e-30, np.abs(b).max(initial=0)))
+
+
+def subclasses(cls):
+    return {c for s in cls.__subclasses__() for c in {s, *subclasses(s)} if c.__module__.startswith("jaxreg.")}
+
+
+def test_every_class_has_a_row():
+    for base, rows in ((jr.Penalty, PENALTIES), (jr.Constraint, CONSTRAINTS)):
+        assert {type(row.noun((4, 3))) for row in rows} == subclasses(base)
+
+
+def test_rows_tell_the_truth_about_exactness():
+    for row in PENALTIES:
+        assert row.noun((4, 3)).proximable == row.exact
+    for row in CONSTRAINTS:
+        assert row.noun((4, 3)).projectable == row.exact
+
+
+@pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=lambda r: r.name)
+def test_is_a_frozen_pytree_without_call(row):
+    noun = row.noun((4, 3))
+    leaves, structure = jax.tree.flatten(noun)
+    assert jax.tree.structure(jax.tree.unflatten(structure, leaves)) == structure
+    jax.tree.map(lambda _: object(), noun)  # placeholders pass
+    assert not callable(noun)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        noun.anything = 1
+
+
+# ------------------------------------------------------------------ penalties
+
+
+@all_penalties
+def test_measure_and_value(case):
+    x = case.draw(0)
+    measure = case.noun.measure(x)
+    axis = case.noun.axis
+    groups = () if axis is None else tuple(n for i, n in enumerate(x.shape) if i not in axis)
+    chex.assert_shape(measure, groups)
+    assert measure.dtype == jnp.promote_types(case.dtype, jnp.float32)
+    value = case.noun.value(x)
+    chex.assert_shape(value, ())
+    assert_ulps(value, np.sum(wide(measure)), case)
+    assert np.all(wide(measure) >= 0)
+    assert wide(case.noun.value(jnp.zeros_like(x))) == 0
+
+
+@proximable
+def test_prox_keeps_dtype_and_shape(case):
+    x = case.draw(1)
+    p = case.noun.prox(x, 0.5)
+    assert p.dtype == x.dtype
+    assert p.shape == x.shape
+
+
+@proximable
+def test_prox_is_the_minimiser(case):
+    x, step, noun = wide(case.draw(2)), 0.8, case.noun
+    p = wide(noun.prox(jnp.asarray(x, case.dtype), step))
+
+    def objective(z):
+        return 0.5 * jnp.sum(jnp.square(z - x)) + step * noun.value(z)
+
+    best = float(objective(p))
+    slack = 8 * case.eps * (best + np.sum(x**2))
+    rng = np.random.default_rng(3)
+    candidates = [p + scale * rng.normal(size=x.shape) for scale in (1e-3, 1e-2, 0.1, 1) for _ in range(8)]
+    candidates += [np.zeros_like(x), x, 0.5 * (p + x)]
+    polish = jax.jit(lambda z: jax.lax.fori_loop(0, 200, lambda i, z: z - 0.3 / (1 + i) * jax.grad(objective)(z), z))
+    candidates.append(polish(candidates[0]))
+    for z in candidates:
+        assert float(objective(z)) >= best - slack
+
+
+@proximable
+def test_prox_solves_the_inclusion(case):
+    # 0 ∈ (p − x)/step + ∂value(p)
+    x, step = case.draw(4), 0.8
+    p = case.noun.prox(x.astype(jnp.float64), step)
+    assert float(case.noun.optimality(p, (p - x.astype(jnp.float64)) / step)) <= 1e-13
+
+
+@convex_penalties
+def test_prox_is_firmly_nonexpansive(case):
+    x, y = case.draw(5), case.draw(6)
+    difference = wide(case.noun.prox(x, 0.8)) - wide(case.noun.prox(y, 0.8))
+    distance = wide(x) - wide(y)
+    assert np.sum(difference**2) <= np.sum(difference * distance) + 8 * case.eps * np.sum(distance**2)
+
+
+@convex_penalties
+def test_gradient_of_the_moreau_envelope(case):
+    x, step, noun = case.draw(7).astype(jnp.float64), 0.8, case.noun
+
+    def envelope(x):
+        p = noun.prox(x, step)
+        return jnp.sum(jnp.square(x - p)) / (2 * step) + noun.value(p)
+
+    np.testing.assert_allclose(jax.grad(envelope)(x), (x - noun.prox(x, step)) / step, atol=1e-12)
+
+
+@proximable
+def test_optimality_is_zero_at_solutions_and_not_elsewhere(case):
+    x, noun = case.draw(8), case.noun
+    x = jnp.where(x == 0, jnp.asarray(1, x.dtype), x)  # off the kinks the gradient is the subdifferential
+    g = -jax.grad(noun.value)(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    assert float(noun.optimality(x, g)) <= 4 * float(jnp.finfo(g.dtype).eps) * (
+        1 + float(jnp.max(jnp.abs(g), initial=0))
+    )
+    if x.size:
+        off = float(noun.optimality(x, g + jnp.asarray(0.25, g.dtype)))
+        assert off == pytest.approx(0.25, rel=1e-5)
+
+
+@proximable
+def test_critical_is_where_zero_starts_to_solve(case):
+    g = case.draw(9).astype(jnp.float64)
+    noun, zero = case.noun, jnp.zeros(case.shape)
+    factor = float(noun.critical(g))
+    scalar = jnp.ndim(noun.lam) == 0
+
+    def at(factor):
+        return float(dataclasses.replace(noun, lam=factor if scalar else factor * noun.lam).optimality(zero, g))
+
+    if factor == 0:
+        assert not np.any(wide(g))
+    elif np.isinf(factor):
+        assert at(1e6) > 0.01
+    else:
+        assert at(factor * (1 + 1e-12)) <= 1e-12
+        assert at(factor * 0.99) > 1e-4
+    assert float(noun.critical(zero)) == 0
+
+
+@all_penalties
+def test_penalty_gradients_are_finite_at_kinks(case):
+    for x in (jnp.zeros(case.shape, case.dtype), _zero_column(case)):
+        slope = jax.grad(case.noun.value)(x)
+        assert np.all(np.isfinite(wide(slope)))
+        assert np.all(wide(slope)[wide(x) == 0] == 0)
+        if case.row.exact:
+            jacobian = jax.jacobian(lambda x: case.noun.prox(x, 0.8))(x)
+            assert np.all(np.isfinite(wide(jacobian)))
+
+
+def _zero_column(case):
+    return case.draw(10).at[..., 0].set(0)
+
+
+METHODS = {
+    "value": lambda noun, x, g: noun.value(x),
+    "measure": lambda noun, x, g: noun.measure(x),
+    "prox": lambda noun, x, g: noun.prox(x, 0.8),
+    "optimality": lambda noun, x, g: noun.optimality(x, g),
+    "critical": lambda noun, x, g: noun.critical(g),
+}
+
+
+@proximable
+def test_penalty_jit_is_eager_and_vmap_is_a_loop(case):
+    x, g = case.draw(11), case.draw(14)
+    factors = jnp.asarray([0.0, 0.5, 1.0, 3.0])
+
+    def scaled(factor):
+        return case.row.make(case.shape, factor * case.row.strength(case.shape))
+
+    for name, method in METHODS.items():
+        assert_ulps(jax.jit(method)(case.noun, x, g), method(case.noun, x, g), case)
+        batch = jax.vmap(lambda f, method=method: method(scaled(f), x, g))(factors)
+        for f, result in zip(factors, batch, strict=True):
+            if name == "critical" and case.row.name.endswith("weight") and f == 0:
+                continue  # no factor on 0 is enough: inf = inf
+            assert_ulps(result, method(scaled(f), x, g), case)
+
+
+@proximable
+def test_derivative_in_lam(case):
+    x = case.draw(12).astype(jnp.float64)
+
+    for method in (lambda n, x: n.value(x), lambda n, x: jnp.sum(jnp.sin(n.prox(x, 0.8)))):
+
+        def f(factor, method=method):
+            return method(case.row.make(case.shape, factor * case.row.strength(case.shape)), x)
+
+        h = 1e-6
+        np.testing.assert_allclose(jax.grad(f)(1.0), (f(1 + h) - f(1 - h)) / (2 * h), atol=1e-7, rtol=1e-7)
+        # At λ = 0 the derivative is one-sided, and is not lost.
+        np.testing.assert_allclose(jax.grad(f)(0.0), (f(h) - f(0.0)) / h, atol=3e-5)
+
+
+@all_penalties
+@pytest.mark.parametrize("traced", [False, True])
+def test_zero_strength_ignores_infinite_weights(case, traced):
+    x = case.draw(13)
+    if not x.size:
+        return
+    x = x.at[(0,) * x.ndim].set(jnp.inf)
+
+    def both(lam):
+        noun = case.row.make(case.shape, lam * jnp.ones_like(case.row.strength(case.shape)))
+        prox = noun.prox(x, 0.8) if case.row.exact else x
+        return noun.value(x), jax.grad(noun.value)(x), prox
+
+    value, slope, prox = jax.jit(both)(0.0) if traced else both(0.0)
+    assert float(value) == 0
+    assert not np.any(wide(slope))
+    np.testing.assert_array_equal(wide(prox), wide(x))
+    derivative = jax.grad(lambda lam: both(lam)[0])(0.0)
+    assert np.isfinite(derivative)
+    if x.size > 1:
+        others = case.row.make(case.shape, jnp.ones_like(case.row.strength(case.shape)))
+        np.testing.assert_allclose(
+            derivative, others.value(jnp.where(jnp.isinf(x), 0, x)), rtol=8 * float(jnp.finfo(jnp.float32).eps)
+        )
+
+
+# ------------------------------------------------------------------ constraints
+
+
+@all_constraints
+def test_violation(case):
+    x = case.draw(20)
+    v = case.noun.violation(x)
+    inner = getattr(case.noun, "penalty", getattr(case.noun, "constraint", case.noun))
+    axis = getattr(inner, "axis", ())
+    groups = () if axis is None else tuple(n for i, n in enumerate(x.shape) if i not in axis)
+    chex.assert_shape(v, groups)
+    assert v.dtype == jnp.promote_types(case.dtype, jnp.float32)
+    for x in (x, jnp.zeros_like(x), _zero_column(case)):
+        _, pull = jax.vjp(case.noun.violation, x)
+        (slope,) = pull(jnp.ones_like(v))
+        assert np.all(np.isfinite(wide(slope)))
+
+
+@projectable
+def test_projection_is_idempotent_and_lands_inside(case):
+    for scale in (0.1, 1.5, 1e3):
+        x = case.draw(21, scale)
+        p = case.noun.project(x)
+        assert p.dtype == x.dtype
+        assert p.shape == x.shape
+        size = 1 + max(np.abs(wide(p)).sum(), 1)
+        assert np.all(wide(case.noun.violation(p)) <= 8 * case.eps * size)
+        np.testing.assert_allclose(wide(case.noun.project(p)), wide(p), atol=4 * case.eps, rtol=0)
+
+
+@projectable
+def test_projection_is_bitwise_identity_inside(case):
+    for scale in (1e-3, 0.05, 0.3, 1.0):
+        x = case.draw(22, scale)
+        if type(case.noun) is jr.NonNegative:
+            x = jnp.abs(x)
+        x = x.at[(0,) * x.ndim].set(-0.0) if x.size else x
+        inside = wide(case.noun.violation(x)) <= 0
+        axis = getattr(getattr(case.noun, "penalty", case.noun), "axis", ())
+        axis = tuple(range(x.ndim)) if axis is None else axis
+        inside = np.broadcast_to(np.expand_dims(inside, axis), x.shape)
+        bits = np.dtype(f"u{x.dtype.itemsize}")
+        np.testing.assert_array_equal(
+            np.asarray(case.noun.project(x)).view(bits)[inside], np.asarray(x).view(bits)[inside]
+        )
+        if scale == 1e-3:  # the test tests something
+            assert inside.sum() >= 0.5 * x.size
+
+
+@convex_constraints
+def test_projection_is_nearest(case):
+    # ⟨x − p, y − p⟩ ≤ 0 for every y in the set
+    x = case.draw(23)
+    p, x = wide(case.noun.project(x)), wide(x)
+    for seed in range(30):
+        y = wide(case.noun.project(case.draw(30 + seed, scale=0.2 * (1 + seed)).astype(jnp.float64)))
+        slack = 16 * case.eps * (1 + np.abs(x).sum()) * (1 + np.abs(p).sum())
+        assert np.sum((x - p) * (y - p)) <= slack
+    assert np.all(wide(case.noun.violation(jnp.asarray(p))) <= 8 * case.eps * (1 + np.abs(p).sum()))
+
+
+@convex_constraints
+def test_projection_is_firmly_nonexpansive(case):
+    x, y = case.draw(24), case.draw(25)
+    difference = wide(case.noun.project(x)) - wide(case.noun.project(y))
+    distance = wide(x) - wide(y)
+    assert np.sum(difference**2) <= np.sum(difference * distance) + 8 * case.eps * np.sum(distance**2)
+
+
+@projectable
+def test_projection_gradients_are_finite_everywhere(case):
+    for number in (case.row.strength(case.shape), np.zeros_like(case.row.strength(case.shape))):
+        for x in (jnp.zeros(case.shape, case.dtype), _zero_column(case), case.draw(26)):
+            for method in ("project", "violation"):
+                by_x = jax.jacobian(lambda x: getattr(case.row.make(case.shape, number), method)(x))(x)
+                by_k = jax.jacobian(lambda k: getattr(case.row.make(case.shape, k), method)(x))(
+                    jnp.asarray(number, float)
+                )
+                assert np.all(np.isfinite(wide(by_x)))
+                assert np.all(np.isfinite(wide(by_k)))
+
+
+@projectable
+def test_constraint_jit_is_eager_and_vmap_is_a_loop(case):
+    x = case.draw(27)
+    factors = jnp.asarray([0.0, 0.5, 1.0, 3.0, jnp.inf])
+
+    def scaled(factor):
+        number = case.row.strength(case.shape)
+        return case.row.make(case.shape, factor * jnp.where(number == 0, 1.0, number))
+
+    for method in (lambda n, x: n.project(x), lambda n, x: n.violation(x)):
+        assert_ulps(jax.jit(method)(case.noun, x), method(case.noun, x), case)
+        batch = jax.vmap(lambda f, method=method: method(scaled(f), x))(factors)
+        for f, result in zip(factors, batch, strict=True):
+            expected = method(scaled(f), x)
+            finite = np.isfinite(wide(expected))
+            np.testing.assert_array_equal(wide(result)[~finite], wide(expected)[~finite])
+            assert_ulps(wide(result)[finite], wide(expected)[finite], case)
+
+
+@projectable
+def test_derivative_in_bound(case):
+    x = case.draw(28).astype(jnp.float64)
+
+    for method in (lambda n, x: n.violation(x), lambda n, x: n.project(x)):
+
+        def f(factor, method=method):
+            return jnp.sum(jnp.sin(method(case.row.make(case.shape, factor * case.row.strength(case.shape)), x)))
+
+        h = 1e-6
+        np.testing.assert_allclose(jax.grad(f)(1.0), (f(1 + h) - f(1 - h)) / (2 * h), atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("case", cases(CONSTRAINTS, lambda r: r.exact and "Ball" in r.name))
+def test_radius_zero_and_infinity(case):
+    x = case.draw(29).at[..., -1].set(jnp.inf)
+    unbounded = case.row.make(case.shape, jnp.full_like(case.row.strength(case.shape), jnp.inf))
+    np.testing.assert_array_equal(wide(unbounded.project(x)), wide(x))
+    assert np.all(wide(unbounded.violation(x)) == -np.inf)
+    x = case.draw(29)
+    point = case.row.make(case.shape, np.zeros_like(case.row.strength(case.shape)))
+    assert not np.any(wide(point.project(x)))
