@@ -59,7 +59,7 @@ def sweep(
         arrays = iter(arrays)
         merged = [next(arrays) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
         rest = jax.tree.unflatten(structure, merged)
-        return jax.vmap(lambda configuration: train(**configuration, **rest))(configurations)
+        return jax.vmap(lambda configuration: _arrays(train(**configuration, **rest)))(configurations)
 
     start = time.perf_counter()
     lowered = jax.jit(run_chunk).lower(_inputs(grid, 0, chunk), arrays)
@@ -101,6 +101,13 @@ def _check(train, grid, chunk, fixed) -> None:
     missing = [p.name for p in named if p.default is p.empty and p.name not in given]
     if missing:
         raise ValueError(f"`sweep` needs an axis or a fixed argument for each argument of `train`; missing: {missing}.")
+
+
+def _arrays(outputs):
+    for leaf in jax.tree.leaves(outputs):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+            raise TypeError(f"`sweep` needs `train` to return arrays, got {leaf!r}.")
+    return outputs
 
 
 def _inputs(grid: Grid, first: int, chunk: int) -> dict[str, jax.Array]:

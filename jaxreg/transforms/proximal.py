@@ -58,4 +58,7 @@ def move(u, p, onto, api):
     p, u = floating(p, api), floating(u, api)
     z = p + u
     target = onto(z)
-    return jnp.where(target == z, u, target - p)
+    # u − (z − z) is u bit for bit, and unlike u alone it keeps the derivatives of `onto`, at λ = 0 for one.
+    finite = jnp.isfinite(z)
+    stay = u - (jnp.where(finite, z, 0) - jnp.where(finite, target, 0))
+    return jnp.where(target == z, stay, target - p)

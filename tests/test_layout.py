@@ -1,0 +1,82 @@
+"""Imports point one way and stay light; the README is true."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {  # room -> rooms it may import
+    "pytree": set(),
+    "select": {"pytree"},
+    "penalties": {"pytree"},
+    "constraints": {"pytree", "penalties"},
+    "objective": {"pytree", "penalties", "constraints"},
+    "transforms": {"pytree", "penalties", "constraints", "objective"},
+    "sweeps": set(),
+}
+CORE = {"jax", "optax", "numpy"} | set(sys.stdlib_module_names)
+LAZY = {"xarray", "tqdm"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jaxreg").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(ROOT / "jaxreg").parts[0].removesuffix(".py")
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top != "jaxreg":
+            assert top in CORE | LAZY
+        elif room != "__init__" and rest[0] != room:
+            assert rest[0] in ALLOWED[room], f"{room} must not import {name}"
+
+
+def run(code, **env):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}
+    )
+
+
+def test_import_is_light():
+    result = run(
+        "import sys, jaxreg; print([m for m in ('xarray', 'pandas', 'matplotlib', 'flax', 'sklearn', 'tqdm', 'h5netcdf')"
+        " if m in sys.modules])"
+    )
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def blocks():
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("block", blocks())
+def test_readme_code_runs(block):
+    result = run(block)
+    assert result.returncode == 0, result.stderr
+    expected = re.findall(r"^# prints: (.*)$", block, re.M)
+    for line in expected:
+        assert line in result.stdout
+
+
+def test_readme_table_names_what_exists():
+    import jaxreg as jr
+
+    for name in re.findall(r"jr\.(\w+)", (ROOT / "README.md").read_text()):
+        assert hasattr(jr, name), name
+
+
+def test_readme_has_two_commands():
+    commands = re.findall(r"^```(?:sh|bash)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert len(commands) == 2
+    assert all(command.strip().count("\n") == 0 for command in commands)
