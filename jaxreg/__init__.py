@@ -1,5 +1,6 @@
 """Regularization in JAX: two nouns, six verbs, one sweep."""
 
+from jaxreg import plotting as plotting
 from jaxreg.constraints import Box as Box
 from jaxreg.constraints import Constraint as Constraint
 from jaxreg.constraints import Equality as Equality

@@ -52,7 +52,10 @@ def test_types(build, message):
         (lambda x: jr.GroupL2(1.0, axis=2).measure(x), r"`GroupL2\(axis=\(2,\)\)` needs .* axis 2, got shape \(4, 3\)"),
         (lambda x: jr.L2Ball(1.0, axis=-3).project(x), r"axis -3, got shape \(4, 3\)"),
         (lambda x: jr.L2Ball(1.0, axis=(0, -2)).project(x), r"names one axis of a leaf of shape \(4, 3\) twice"),
-        (lambda x: jr.GroupL2(np.ones(4), axis=0).value(x), r"`GroupL2` needs .* groups .* shape \(3,\); got shape \(4,\)"),
+        (
+            lambda x: jr.GroupL2(np.ones(4), axis=0).value(x),
+            r"`GroupL2` needs .* groups .* shape \(3,\); got shape \(4,\)",
+        ),
         (lambda x: jr.L2Ball(np.ones(3)).violation(x), r"`L2Ball` needs .* groups .* shape \(\); got shape \(3,\)"),
         (lambda x: jr.L1(np.ones(4)).value(x), r"`L1` needs .* entries .* shape \(4, 3\); got shape \(4,\)"),
         (

@@ -145,7 +145,9 @@ def test_multipliers_by_hand(options, pushes, alphas):
     np.testing.assert_allclose(got[1], alphas, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"augmentation": 0.0, "proportional": 0.0}, {"augmentation": 0.5, "proportional": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"augmentation": 0.0, "proportional": 0.0}, {"augmentation": 0.5, "proportional": 0.5}]
+)
 @pytest.mark.parametrize("traced", [False, True])
 def test_an_infinite_bound_has_multiplier_zero_and_no_nan(options, traced):
     def run(options):

@@ -86,7 +86,9 @@ def test_verbs_on_every_framework(framework, verb):
         "decay": lambda: jr.regularize(optax.adam(0.1), 0.1, decay=pens),
         "proximal": lambda: jr.regularize(optax.sgd(0.1), 0.1, proximal=pens),
         "projected": lambda: jr.regularize(optax.sgd(0.1), 0.1, constraint=ball),
-        "multipliers": lambda: jr.regularize(optax.sgd(0.1), 0.1, multipliers=jr.multipliers(ball, 0.5, proportional=0.1)),
+        "multipliers": lambda: jr.regularize(
+            optax.sgd(0.1), 0.1, multipliers=jr.multipliers(ball, 0.5, proportional=0.1)
+        ),
         "gradient": lambda: jr.regularize(optax.sgd(0.1), 0.1, gradient=pens),
     }[verb]()
     grads = jax.tree.map(jnp.zeros_like, params)
@@ -129,7 +131,9 @@ def test_penalized_on_an_nnx_model():
     model = Nnx(nnx.Rngs(0))
     pens = jr.by_path(nnx.state(model, nnx.Param), {"first/kernel": jr.SquaredL2(1.0)})
     loss = jr.penalized(lambda m: jnp.sum(m(X)), pens)
-    assert float(loss(model)[1]["penalty"]) == pytest.approx(0.5 * float(jnp.sum(model.first.kernel[...] ** 2)), rel=1e-6)
+    assert float(loss(model)[1]["penalty"]) == pytest.approx(
+        0.5 * float(jnp.sum(model.first.kernel[...] ** 2)), rel=1e-6
+    )
 
 
 def test_equinox_training_step_keeps_nones_and_functions():
@@ -224,7 +228,9 @@ def test_masked_and_none_leaves_pass_through():
 
 
 def test_an_error_on_a_leaf_names_its_path():
-    with pytest.raises(ValueError, match=r"`L2Ball\(axis=\(1,\)\)` needs parameters that have axis 1, got shape \(4,\)") as e:
+    with pytest.raises(
+        ValueError, match=r"`L2Ball\(axis=\(1,\)\)` needs parameters that have axis 1, got shape \(4,\)"
+    ) as e:
         jr.projected(jr.L2Ball(1.0, axis=1)).init(plain())
     assert "jaxreg: L2Ball at 'first/bias'" in e.value.__notes__
 

@@ -101,8 +101,9 @@ def test_dtypes_and_structure_are_stable_and_nothing_recompiles(verb, dtype):
 @dtypes
 def test_jit_is_eager(verb, dtype):
     tx, params = make(verb), tree(0, dtype)
-    eager, jitted = tx.update(tree(1, dtype), tx.init(params), params), jax.jit(tx.update)(
-        tree(1, dtype), tx.init(params), params
+    eager, jitted = (
+        tx.update(tree(1, dtype), tx.init(params), params),
+        jax.jit(tx.update)(tree(1, dtype), tx.init(params), params),
     )
     chex.assert_trees_all_close(eager, jitted, rtol=4 * float(jnp.finfo(dtype).eps), atol=1e-7)
 
@@ -406,7 +407,9 @@ def test_projected_in_bf16_from_far_outside():
     assert np.linalg.norm(w) <= 1 + 2**-7
     np.testing.assert_allclose(w / np.linalg.norm(w), [0.6, 0.8], atol=2**-7)
     # update_dtype="param" cannot do it; `project` after apply_updates is correctly rounded, always.
-    coarse, _ = jr.projected(jr.L2Ball(1.0), update_dtype="param").update({"w": jnp.zeros(2, jnp.bfloat16)}, tx.init(p), p)
+    coarse, _ = jr.projected(jr.L2Ball(1.0), update_dtype="param").update(
+        {"w": jnp.zeros(2, jnp.bfloat16)}, tx.init(p), p
+    )
     assert coarse["w"].dtype == jnp.bfloat16
     exact = jr.project(jr.L2Ball(1.0), optax.apply_updates(p, coarse))
     assert np.linalg.norm(np.asarray(exact["w"], np.float64)) <= 1 + 2**-7

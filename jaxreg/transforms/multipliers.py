@@ -9,7 +9,7 @@ import optax
 from jaxreg.constraints import Equality
 from jaxreg.objective import require_constraints, violation
 from jaxreg.penalties.base import largest
-from jaxreg.pytree import flatten, floating, is_schedule, lift, masked
+from jaxreg.pytree import flatten, floating, lift, masked
 from jaxreg.transforms.base import at, check_leaves, check_rate, need_params
 
 

@@ -1,0 +1,120 @@
+"""Pictures of sweeps: plain arrays and labelled results in, matplotlib axes out. The only importer of matplotlib."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import xarray
+
+# Paul Tol's "bright": distinct for colour-blind readers, also in grey.
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+
+
+def validation_curve(
+    runs: "xarray.Dataset", metric: str, along: str, line: str | None = None, over: str = "seed", ax=None
+) -> "matplotlib.axes.Axes":
+    r"""`metric` against a strength: a line per value of `line`, mean ± standard error over `over` as a band.
+
+    Args:
+        runs: what `sweep` returned, with no further dims than `along`, `line` and `over` in `metric`.
+        metric: the name of a variable.
+        along: the dim of the strengths; logarithmic, with 0 and ∞ one step beside the rest.
+        line: the dim of the lines; None for one line.
+        over: the dim of the repetitions.
+        ax: the axes to draw on; None makes new ones.
+
+    Returns:
+        The axes.
+    """
+    ax = _axes(ax)
+    x = strength_axis(ax, runs[along].values)
+    mean = runs[metric].mean(over)
+    error = runs[metric].std(over, ddof=1) / np.sqrt(runs.sizes[over]) if runs.sizes[over] > 1 else 0 * mean
+    for i, value in enumerate([None] if line is None else runs[line].values):
+        choose = {} if line is None else {line: i}
+        m, e = mean.isel(choose).values, error.isel(choose).values
+        label = None if line is None else f"{line} = {value:g}"
+        ax.plot(x, m, "o-", markersize=3, color=COLOURS[i % len(COLOURS)], label=label)
+        ax.fill_between(x, m - e, m + e, color=COLOURS[i % len(COLOURS)], alpha=0.25, linewidth=0)
+    ax.set_xlabel(along)
+    ax.set_ylabel(metric)
+    if line is not None:
+        ax.legend(frameon=False)
+    return ax
+
+
+def heatmap(
+    runs: "xarray.Dataset", metric: str, x: str, y: str, over: str = "seed", ax=None, **imshow
+) -> "matplotlib.axes.Axes":
+    r"""`metric`, averaged over `over`, as a map of two strengths, with a ring around its minimum.
+
+    Args:
+        runs: what `sweep` returned, with no further dims than `x`, `y` and `over` in `metric`.
+        metric: the name of a variable.
+        x: the dim along the horizontal axis.
+        y: the dim along the vertical axis.
+        over: the dim of the repetitions.
+        ax: the axes to draw on; None makes new ones.
+        **imshow: options of matplotlib's `imshow`, such as `vmax`.
+
+    Returns:
+        The axes.
+    """
+    ax = _axes(ax)
+    values = runs[metric].mean(over).transpose(y, x).values
+    image = ax.imshow(values, origin="lower", aspect="auto", cmap="viridis_r", **imshow)
+    bar = ax.figure.colorbar(image, ax=ax, label=metric)
+    if imshow.get("norm") == "log":
+        plain_log_ticks(bar.ax.yaxis)
+    every = max(1, round(len(runs[x]) / 6))
+    ticks = np.arange(0, len(runs[x]), every)
+    ax.set_xticks(ticks, [_label(v) for v in runs[x].values[ticks]])
+    ax.set_yticks(np.arange(len(runs[y])), [_label(v) for v in runs[y].values])
+    row, column = np.unravel_index(np.nanargmin(values), values.shape)
+    ax.plot(column, row, "o", markersize=10, markerfacecolor="none", markeredgecolor="#EE6677", markeredgewidth=2)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    return ax
+
+
+def strength_axis(ax, values) -> np.ndarray:
+    """Make the x axis of `ax` logarithmic for strengths; where to draw them, 0 and ∞ one step beside the rest."""
+    values = np.asarray(values, float)
+    usual = values[(values > 0) & np.isfinite(values)]
+    if usual.size == 0:
+        return values
+    step = (usual.max() / usual.min()) ** (1 / max(1, len(usual) - 1)) if usual.size > 1 else 10.0
+    gap = max(step**1.5, (usual.max() / usual.min()) ** 0.08)
+    zero, infinity = usual.min() / gap, usual.max() * gap
+    ax.set_xscale("log")
+    ends = [(v, p, s) for v, p, s in ((0.0, zero, "0"), (np.inf, infinity, "∞")) if np.any(values == v)]
+    if ends:
+        low, high = np.floor(np.log10(usual.min()) + 0.3), np.ceil(np.log10(usual.max()) - 0.3)
+        decades = 10.0 ** np.arange(low, high + 1, max(1, round((high - low) / 5)))
+        decades = decades[(decades > 1.5 * usual.min()) & (decades < usual.max() / 1.5)]
+        ax.set_xticks([*decades, *(p for _, p, _ in ends)], [*(f"{d:g}" for d in decades), *(s for _, _, s in ends)])
+        ax.minorticks_off()
+    return np.where(values == 0, zero, np.where(np.isinf(values), infinity, values))
+
+
+def plain_log_ticks(axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10, ... in plain figures."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _axes(ax):
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def _label(value) -> str:
+    return "∞" if np.isinf(value) else f"{value:.2g}"
