@@ -45,7 +45,7 @@ def load(dataset: str) -> dict[str, np.ndarray]:
     """Inputs `x_*`, float32, and labels `y_*`, int32, for train, val and test.
 
     Args:
-        dataset: "digits" (1078/359/360 × 64), "mnist" (50000/10000/10000 × 784) or "mnist1d" (3200/800/1000 × 40).
+        dataset: "digits" (1077/360/360 × 64), "mnist" (50000/10000/10000 × 784) or "mnist1d" (3200/800/1000 × 40).
 
     Raises:
         DataError: if the data cannot be had; the message says how to get it.
@@ -82,8 +82,8 @@ def _mnist():
         x, y = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False)
     except Exception as error:
         raise DataError(
-            "mnist needs JAXREG_DATA, a folder with mnist/*-ubyte.gz (the four IDX files), or a network for scikit-learn's "
-            f"OpenML loader, which failed: {error}"
+            "mnist needs JAXREG_DATA, a folder with mnist/*-ubyte.gz (the four IDX files), or a network for "
+            f"scikit-learn's OpenML loader, which failed: {error}"
         ) from error
     x, y = x / 255, y.astype(int)
     return x[:60000], y[:60000], x[60000:], y[60000:]
@@ -92,8 +92,8 @@ def _mnist():
 def _mnist1d():
     if not os.environ.get("JAXREG_DATA"):
         raise DataError(
-            "mnist1d needs JAXREG_DATA, a folder with mnist1d.npz: x (4000 × 40), y, x_test (1000 × 40), y_test, made by "
-            "`mnist1d.data.make_dataset()` of the package mnist1d."
+            "mnist1d needs JAXREG_DATA, a folder with mnist1d.npz: x (4000 × 40), y, x_test (1000 × 40), y_test, made "
+            "by `mnist1d.data.make_dataset()` of the package mnist1d."
         )
     with np.load(path("mnist1d.npz")) as file:
         return tuple(file[name] for name in ("x", "y", "x_test", "y_test"))

@@ -147,19 +147,21 @@ def table(runs, config: Config) -> str:
     for rule, where in choose(runs, config).items():
         cell = runs.isel(where).mean("seed")
         lines.append(
-            f"{rule:8}{float(cell[config.strength]):10.3g}{float(cell['lr']):8.3g}{100 * float(cell['val_error']):8.2f}"
-            f"{100 * float(cell['test_error']):8.2f}{float(cell['weight_norm']):8.2f}{100 * float(cell['exact_zeros']):9.2f}"
+            f"{rule:8}{cell[config.strength].item():10.3g}{cell['lr'].item():8.3g}"
+            f"{100 * cell['val_error'].item():8.2f}{100 * cell['test_error'].item():8.2f}"
+            f"{cell['weight_norm'].item():8.2f}{100 * cell['exact_zeros'].item():9.2f}"
         )
     a, count = runs.attrs, runs["diverged"].size
     lines.append(
         f"{count} models × {config.steps} steps, {int(runs['diverged'].sum())} diverged: "
-        f"{count / a['run_seconds']:.1f} models/s, compiled in {a['compile_seconds']:.1f} s, ran {a['run_seconds']:.1f} s"
+        f"{count / a['run_seconds']:.1f} models/s, compiled in {a['compile_seconds']:.1f} s, "
+        f"ran {a['run_seconds']:.1f} s"
     )
     return "\n".join(lines)
 
 
 def figure(runs, config: Config):
-    """Validation error against the strength, its map over the learning rate, and what the strength does to the weights."""
+    """Validation error against the strength, its map over the learning rate, and what happens to the weights."""
     import matplotlib.pyplot as plt
 
     symbol = "bound k on each unit's norm" if config.constrained else "strength λ"

@@ -90,7 +90,7 @@ def penalized(loss_fn: Callable, pens, num_examples=None, has_aux: bool = False)
         has_aux: whether `loss_fn` returns (J, aux).
 
     Returns:
-        A function of the same arguments -> (total, {"loss", "penalty"[, "aux"]}), for `jax.value_and_grad(has_aux=True)`.
+        A function of the same arguments -> (total, {"loss", "penalty"[, "aux"]}), for `jax.grad(..., has_aux=True)`.
 
     Raises:
         ValueError: if a literal `num_examples` is not positive.

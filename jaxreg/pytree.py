@@ -19,7 +19,7 @@ Axis = int | tuple[int, ...] | None
 static = functools.partial(dataclasses.field, metadata={"static": True})
 
 
-class Noun(abc.ABC):
+class Noun(abc.ABC):  # noqa: B024 (the two kinds of noun have their own abstract methods)
     """What penalties and constraints have in common: a leaf of a prefix tree, and no `__call__`."""
 
 

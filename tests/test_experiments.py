@@ -65,8 +65,8 @@ def test_main_job_refuses_a_verb_that_does_not_fit(arguments, capsys):
 def test_digits():
     arrays = data.load("digits")
     assert {k: v.shape for k, v in arrays.items() if k[0] == "x"} == {
-        "x_train": (1078, 64),
-        "x_val": (359, 64),
+        "x_train": (1077, 64),
+        "x_val": (360, 64),
         "x_test": (360, 64),
     }
     rows = np.concatenate([arrays[f"x_{part}"] for part in ("train", "val", "test")])
@@ -103,5 +103,5 @@ def test_mnist_without_data_or_network_says_how_to_get_it(monkeypatch):
 
     monkeypatch.delenv("JAXREG_DATA", raising=False)
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fail)
-    with pytest.raises(data.DataError, match="mnist needs JAXREG_DATA.*OpenML.*no network"):
+    with pytest.raises(data.DataError, match=r"mnist needs JAXREG_DATA.*OpenML.*no network"):
         data.load("mnist")

@@ -257,8 +257,8 @@ def test_violation(case):
     groups = () if axis is None else tuple(n for i, n in enumerate(x.shape) if i not in axis)
     chex.assert_shape(v, groups)
     assert v.dtype == jnp.promote_types(case.dtype, jnp.float32)
-    for x in (x, jnp.zeros_like(x), _zero_column(case)):
-        _, pull = jax.vjp(case.noun.violation, x)
+    for point in (x, jnp.zeros_like(x), _zero_column(case)):
+        _, pull = jax.vjp(case.noun.violation, point)
         (slope,) = pull(jnp.ones_like(v))
         assert np.all(np.isfinite(wide(slope)))
 

@@ -369,7 +369,7 @@ def test_literal_rates_are_checked(rate):
         lambda: jr.multipliers(constraints(), 0.1, augmentation=rate),
         lambda: jr.multipliers(constraints(), 0.1, proportional=rate),
     ):
-        with pytest.raises(ValueError, match="needs `.*` >= 0, got"):
+        with pytest.raises(ValueError, match=r"needs `.*` >= 0, got"):
             build()
 
 

@@ -15,8 +15,8 @@ from jaxreg.pytree import Noun, check_literals, floating, group_axes, noun, per_
 class SublevelSet(Constraint):
     r"""{x : measure(x) ≤ k}, group by group, the strength of the penalty included.
 
-    `SublevelSet(SquaredL2(1.0, axis=0), k)` is ½‖w_j‖² ≤ k for every column j of W. `violation` always exists; `project`
-    for `L1`, `GroupL2` and `SquaredL2` (the last with one λ per group), which have a closed form.
+    `SublevelSet(SquaredL2(1.0, axis=0), k)` is ½‖w_j‖² ≤ k for every column j of W. `violation` always exists;
+    `project` for `L1`, `GroupL2` and `SquaredL2` (the last with one λ per group), which have a closed form.
 
     Args:
         penalty: the penalty λΩ; its `axis` makes the groups.

@@ -24,22 +24,24 @@ def sweep(
     `train` is traced once, whatever the number of configurations, and `vmap`ped over a chunk of them at a time.
 
     Args:
-        train: a pure function; the grid's axes and `fixed` are its arguments, by name. It returns an array, or a (nested)
-            dict of arrays; the same shapes for every configuration.
+        train: a pure function; the grid's axes and `fixed` are its arguments, by name. It returns an array, or a
+            (nested) dict of arrays; the same shapes for every configuration.
         grid: the configurations, `jr.grid(lam=..., lr=..., seed=...)`. Each value arrives as a traced scalar.
-        chunk: how many configurations run at once (memory grows with it); None runs all at once. Another chunk may change
-            results by rounding, the same one does not.
+        chunk: how many configurations run at once (memory grows with it); None runs all at once. Another chunk may
+            change results by rounding, the same one does not.
         progress: show a progress bar (tqdm's where it is installed, else plain lines), a tick per chunk.
-        **fixed: further arguments of `train`. Arrays in them are arguments of the program, not constants in it; anything
-            else is passed as it is.
+        **fixed: further arguments of `train`. Arrays in them are arguments of the program, not constants in it;
+            anything else is passed as it is.
 
     Returns:
-        An `xarray.Dataset`. Its dims are the grid's axes, followed by `<name>_dim_0`, ... for outputs with axes of their own;
-        names in nested outputs are joined by '.', a bare array is called 'value'. `diverged` is True where a configuration
-        has a non-finite output; its neighbours are not affected. `attrs` say how long compiling and running took, in seconds.
+        An `xarray.Dataset`. Its dims are the grid's axes, followed by `<name>_dim_0`, ... for outputs with axes of
+        their own; names in nested outputs are joined by '.', a bare array is called 'value'. `diverged` is True where a
+        configuration has a non-finite output; its neighbours are not affected. `attrs` say how long compiling and
+        running took, in seconds.
 
     Raises:
-        ValueError: if the axes and `fixed` do not fit the arguments of `train`, or `chunk` < 1, or an output's name is taken.
+        ValueError: if the axes and `fixed` do not fit the arguments of `train`, `chunk` < 1, or an output's name is
+            taken.
         TypeError: if `grid` is no grid, or an output is no array.
 
     >>> import jaxreg as jr

@@ -1,5 +1,6 @@
 """The KKT verb: gradient descent on the parameters, gradient ascent on one multiplier per group."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import optax
 from jaxreg.constraints import Equality
 from jaxreg.objective import require_constraints, violation
 from jaxreg.penalties.base import largest
-from jaxreg.pytree import flatten, floating, lift, masked
+from jaxreg.pytree import floating, lift, masked
 from jaxreg.transforms.base import at, check_leaves, check_rate, need_params
 
 
@@ -44,11 +45,14 @@ class KKTResiduals(NamedTuple):
 def multipliers(
     cons, dual_learning_rate, *, augmentation=0.0, proportional=0.0, alternating: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    r"""KKT multipliers for min_θ max_{α ≥ 0} J(θ) + Σ α_g v_g(θ), v_g = Ω_g(θ) − k_g: α rises where Ω > k, falls where Ω < k.
+    r"""KKT multipliers for min_θ max_{α ≥ 0} J(θ) + Σ α_g v_g(θ), v_g = Ω_g(θ) − k_g, one per group.
+
+    A multiplier rises where Ω > k and falls where Ω < k:
 
         g_t ← g_t + [α_t + c·v_t]₊ ∇v_t,     α_{t+1} = [α_t + η·v_t + κ·(v_t − v_{t−1})]₊,     α_0 = 0, v_{−1} = v_0
 
-    For `Equality` there is no [·]₊. It works on gradients, so it comes *first*, or between preconditioner and learning rate:
+    For `Equality` there is no [·]₊. It works on gradients, so it comes *first*, or between preconditioner and
+    learning rate:
 
         optax.chain(jr.multipliers(jr.L2Ball(3.0, axis=0), 1e-2), optax.adam(lr))
 
@@ -174,4 +178,6 @@ def kkt_residuals(cons, params, grads, alpha) -> KKTResiduals:
 
 
 def _largest(tree) -> jax.Array:
-    return jnp.max(jnp.stack([largest(jnp.abs(x)) for _, x in flatten(tree)[0]]), initial=0)
+    sizes = [largest(jnp.abs(x)) for x in jax.tree.leaves(tree)]
+    dtype = functools.reduce(jnp.promote_types, [s.dtype for s in sizes], jnp.float32)
+    return functools.reduce(jnp.maximum, [s.astype(dtype) for s in sizes], jnp.zeros((), dtype))

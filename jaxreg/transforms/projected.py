@@ -16,14 +16,14 @@ def projected(cons, *, update_dtype=None) -> optax.GradientTransformationExtraAr
         optax.chain(optax.sgd(lr), jr.projected(jr.by_path(params, {"*/kernel": jr.L2Ball(3.0, axis=0)})))
 
     Where θ + u is inside, u is returned bit for bit. Elsewhere θ + (proj − θ) is subject to rounding: the update of
-    leaves narrower than float32 is float32 (`optax.apply_updates` casts the sum back; Equinox's does not), and lands within
-    one rounding at the magnitude of the larger of old and new weight. For the projection correctly rounded, call
-    `jr.project(cons, params)` after `apply_updates`.
+    leaves narrower than float32 is float32 (`optax.apply_updates` casts the sum back; Equinox's does not), and lands
+    within one rounding at the magnitude of the larger of old and new weight. For the projection correctly rounded,
+    call `jr.project(cons, params)` after `apply_updates`.
 
     Args:
         cons: a constraint with a projection, a prefix tree of such and None, or a schedule count -> either.
-        update_dtype: None for the rule above; "param" for the dtype of each parameter, as wrappers insist that compare the
-            dtypes of two updates (`jax.lax.cond`, `optax.MultiSteps`, `optax.apply_if_finite`).
+        update_dtype: None for the rule above; "param" for the dtype of each parameter, on which wrappers insist that
+            choose between two updates (`jax.lax.cond`, `optax.MultiSteps`, `optax.apply_if_finite`).
 
     Returns:
         A gradient transformation; its state is a count.
@@ -40,7 +40,8 @@ def projected(cons, *, update_dtype=None) -> optax.GradientTransformationExtraAr
     [3.0, 4.0]
 
     References:
-        Goodfellow, Bengio and Courville, Deep Learning, 2016, section 7.2; Srivastava et al., Dropout, 2014, section 5.1.
+        Goodfellow, Bengio and Courville, Deep Learning, 2016, section 7.2;
+        Srivastava et al., Dropout, 2014, section 5.1.
     """
     if update_dtype not in (None, "param"):
         raise ValueError(f'`projected` needs `update_dtype` None or "param", got {update_dtype!r}.')
