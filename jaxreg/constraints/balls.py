@@ -107,8 +107,8 @@ class L1Ball(Constraint):
 def onto_sphere(x, radius, axes) -> jax.Array:
     """x·r/‖x‖ per group with ‖x‖ > r, x elsewhere."""
     size = norm(x, axes, keepdims=True)
-    outside = size > radius
-    return jnp.where(outside, x * (jnp.where(outside, radius, 0) / jnp.where(outside, size, 1)), x)
+    outside = size > radius  # divided first: r/‖x‖ may underflow
+    return jnp.where(outside, x / jnp.where(outside, size, 1) * jnp.where(outside, radius, 0), x)
 
 
 @functools.partial(jax.jit, static_argnames="axes")  # called eagerly, the loop would compile anew each time

@@ -33,11 +33,11 @@ def projected(cons, *, update_dtype=None) -> optax.GradientTransformationExtraAr
         ValueError: if `update_dtype` is neither None nor "param".
 
     >>> import jaxreg as jr
-    >>> tx = optax.chain(optax.sgd(1.0), jr.projected(jr.L2Ball(5.0)))
+    >>> tx = optax.chain(optax.sgd(1.0), jr.projected(jr.L2Ball(2.0)))
     >>> w = jnp.array([3.0, 3.0])
-    >>> u, _ = tx.update(jnp.array([-3.0, -5.0]), tx.init(w), w)
+    >>> u, _ = tx.update(jnp.array([3.0, -1.0]), tx.init(w), w)
     >>> optax.apply_updates(w, u).tolist()
-    [3.0, 4.0]
+    [0.0, 2.0]
 
     References:
         Goodfellow, Bengio and Courville, Deep Learning, 2016, section 7.2;
