@@ -1,4 +1,4 @@
-"""Frozen-dataclass pytrees, lifting over parameter trees by path, and norms safe at zero.
+"""Frozen-dataclass pytrees, and lifting them over parameter trees by path.
 
 A *noun* (penalty or constraint) acts on one array. Everything here exists so that a noun, or a pytree
 prefix of nouns, can be applied to a whole tree of parameters of any framework.
@@ -14,13 +14,41 @@ from typing import Any, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-Axis = int | tuple[int, ...] | None
-
 static = functools.partial(dataclasses.field, metadata={"static": True})
 
 
 class Noun(abc.ABC):  # noqa: B024 (the two kinds of noun have their own abstract methods)
     """What penalties and constraints have in common: a leaf of a prefix tree, and no `__call__`."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+def check_fields(noun: Noun) -> None:
+    """Refuse literal numbers below zero or NaN, and store `axis` as None or a tuple of distinct integers.
+
+    It runs at every unflatten: tracers, arrays and placeholders pass.
+    """
+    name = type(noun).__name__
+    for field in dataclasses.fields(noun):
+        number = getattr(noun, field.name)
+        if isinstance(number, str):
+            raise TypeError(f"`{name}` needs a number as `{field.name}`, got {number!r}.")
+        if field.name == "axis":
+            object.__setattr__(noun, "axis", _checked_axis(name, number))
+        elif isinstance(number, (int, float)) and not number >= 0:
+            raise ValueError(f"`{name}` needs `{field.name}` >= 0, got {number}.")
+
+
+def _checked_axis(name: str, axis) -> tuple[int, ...] | None:
+    if axis is None:
+        return None
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    if any(type(a) is not int for a in axes):
+        raise TypeError(f"`{name}` needs an int, a tuple of ints or None as `axis`, got {axis!r}.")
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"`{name}` needs distinct axes, got axis={axis!r}.")
+    return axes
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
@@ -30,116 +58,6 @@ def noun(cls):
     `eq=False`: comparing traced leaves has no meaning, so nouns compare by identity.
     """
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
-
-
-# ------------------------------------------------------------------ checks of static facts
-
-
-def check_literals(self: Noun, *names: str) -> None:
-    """Refuse literal numbers below zero or NaN; tracers, arrays and placeholders pass."""
-    for name in names:
-        number = getattr(self, name)
-        if isinstance(number, str):
-            raise TypeError(f"`{type(self).__name__}` needs a number as `{name}`, got {number!r}.")
-        if isinstance(number, (int, float)) and not number >= 0:
-            raise ValueError(f"`{type(self).__name__}` needs `{name}` >= 0, got {number}.")
-
-
-def check_axis(self) -> None:
-    """Store `axis` as None or a tuple of distinct integers."""
-    axis = (self.axis,) if isinstance(self.axis, int) else self.axis
-    if axis is None:
-        return
-    if not isinstance(axis, (tuple, list)) or any(type(a) is not int for a in axis):
-        raise TypeError(f"`{type(self).__name__}` needs an int, a tuple of ints or None as `axis`, got {self.axis!r}.")
-    if len(set(axis)) < len(axis):
-        raise ValueError(f"`{type(self).__name__}` needs distinct axes, got axis={self.axis!r}.")
-    object.__setattr__(self, "axis", tuple(axis))
-
-
-# ------------------------------------------------------------------ one array
-
-
-def floating(x, api: Any) -> jax.Array:
-    """`x` as an array of at least float32, in which all arithmetic runs."""
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"`{type(api).__name__}` needs floating-point parameters, got {x.dtype} of shape {x.shape}.")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def group_axes(axis: Axis, x: jax.Array, api: Any) -> tuple[int, ...]:
-    """The axes of `x` inside one group, as non-negative integers."""
-    if axis is None:
-        return tuple(range(x.ndim))
-    for a in axis:
-        if not -x.ndim <= a < x.ndim:
-            raise ValueError(
-                f"`{type(api).__name__}(axis={axis})` needs parameters that have axis {a}, got shape {x.shape}."
-            )
-    axes = tuple(a % x.ndim for a in axis)
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"`{type(api).__name__}(axis={axis})` names one axis of a leaf of shape {x.shape} twice.")
-    return axes
-
-
-def per_group(v, x: jax.Array, axes: tuple[int, ...], api: Any) -> jax.Array:
-    """A number per group, in `x`'s dtype, with the group's axes kept at size 1."""
-    v = jnp.asarray(v, x.dtype)
-    if v.ndim == 0:
-        return v
-    groups = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-    return jnp.expand_dims(_broadcast(v, groups, "groups", api), axes)
-
-
-def per_entry(v, x: jax.Array, api: Any) -> jax.Array:
-    """A number per entry of `x`, in `x`'s dtype (scalars stay scalars)."""
-    v = jnp.asarray(v, x.dtype)
-    return v if v.ndim == 0 else _broadcast(v, x.shape, "entries", api)
-
-
-def _broadcast(v, shape, of, api):
-    try:
-        return jnp.broadcast_to(v, shape)
-    except ValueError:
-        raise ValueError(
-            f"`{type(api).__name__}` needs a number or an array that broadcasts to the {of} of its leaf, "
-            f"of shape {shape}; got shape {v.shape}."
-        ) from None
-
-
-def masked(x: jax.Array, strength: jax.Array) -> jax.Array:
-    """`x` with its infinite entries at 0 where `strength` is 0, so that 0·∞ = 0, traced or literal.
-
-    The entries are masked, never the product: the derivative in `strength` survives.
-    """
-    return jnp.where((strength == 0) & jnp.isinf(x), 0, x)
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """√x with derivative 0 at 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
-
-
-def norm(x: jax.Array, axes: tuple[int, ...], keepdims: bool = False) -> jax.Array:
-    """2-norm over `axes`: gradient 0 at 0, no overflow or underflow of the squares."""
-    # Scaling by a power of two changes no bit of the result where plain squares are in range.
-    scale = _power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
-    root = scale * safe_sqrt(jnp.sum(jnp.square(x / scale), axes, keepdims=True))
-    return root if keepdims else jnp.squeeze(root, axes)
-
-
-def _power_of_two(x):
-    """The largest power of two ≤ x for normal x > 0; 1 for zero, subnormal, infinite and NaN."""
-    info = jnp.finfo(x.dtype)
-    integer = jnp.uint32 if info.bits == 32 else jnp.uint64
-    exponent = integer(((1 << info.nexp) - 1) << info.nmant)
-    power = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, integer) & exponent, x.dtype)
-    return jnp.where((power > 0) & jnp.isfinite(power), power, 1)
-
-
-# ------------------------------------------------------------------ trees
 
 
 def is_schedule(x) -> bool:

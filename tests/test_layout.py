@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {  # room -> rooms it may import
+    "arrays": set(),
     "pytree": set(),
     "select": {"pytree"},
-    "penalties": {"pytree"},
-    "constraints": {"pytree", "penalties"},
+    "penalties": {"arrays", "pytree"},
+    "constraints": {"arrays", "pytree", "penalties"},
     "objective": {"pytree", "penalties", "constraints"},
-    "transforms": {"pytree", "penalties", "constraints", "objective"},
+    "transforms": {"arrays", "pytree", "penalties", "constraints", "objective"},
     "sweeps": set(),
     "plotting": set(),
 }

@@ -5,18 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import Axis, in_groups, norm
 from jaxreg.constraints.base import Constraint, excess, keep_inside
-from jaxreg.pytree import (
-    Axis,
-    check_axis,
-    check_literals,
-    floating,
-    group_axes,
-    norm,
-    noun,
-    per_group,
-    static,
-)
+from jaxreg.pytree import noun, static
 
 
 @noun
@@ -44,22 +35,14 @@ class L2Ball(Constraint):
     radius: jax.typing.ArrayLike
     axis: Axis = static(default=None)
 
-    def __post_init__(self):
-        check_literals(self, "radius")
-        check_axis(self)
-
     def violation(self, x) -> jax.Array:
         """‖x‖₂ − r per group."""
-        x = floating(x, self)
-        axes = group_axes(self.axis, x, self)
-        radius = per_group(self.radius, x, axes, self)
+        x, axes, radius = in_groups(self, x, self.radius)
         return jnp.squeeze(excess(norm(x, axes, keepdims=True), radius), axes)
 
     def project(self, x) -> jax.Array:
         """x·r/‖x‖ for groups with ‖x‖ > r."""
-        z = floating(x, self)
-        axes = group_axes(self.axis, z, self)
-        radius = per_group(self.radius, z, axes, self)
+        z, axes, radius = in_groups(self, x, self.radius)
         return keep_inside(x, self.violation(z), onto_sphere(z, radius, axes), axes)
 
 
@@ -85,22 +68,14 @@ class L1Ball(Constraint):
     radius: jax.typing.ArrayLike
     axis: Axis = static(default=None)
 
-    def __post_init__(self):
-        check_literals(self, "radius")
-        check_axis(self)
-
     def violation(self, x) -> jax.Array:
         """‖x‖₁ − r per group."""
-        x = floating(x, self)
-        axes = group_axes(self.axis, x, self)
-        radius = per_group(self.radius, x, axes, self)
+        x, axes, radius = in_groups(self, x, self.radius)
         return jnp.squeeze(excess(jnp.sum(x * jnp.sign(x), axes, keepdims=True), radius), axes)
 
     def project(self, x) -> jax.Array:
         """sign(x)·max(|x| − θ, 0) with the θ that makes the norm r, for groups with ‖x‖₁ > r."""
-        z = floating(x, self)
-        axes = group_axes(self.axis, z, self)
-        radius = per_group(self.radius, z, axes, self)
+        z, axes, radius = in_groups(self, x, self.radius)
         return keep_inside(x, self.violation(z), onto_octahedron(z, radius, axes), axes)
 
 

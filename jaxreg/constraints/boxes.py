@@ -5,8 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import floating, per_entry
 from jaxreg.constraints.base import Constraint, excess, keep_inside
-from jaxreg.pytree import floating, noun, per_entry
+from jaxreg.pytree import noun
 
 
 @noun

@@ -5,10 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import floating, group_axes, per_entry, per_group, safe_sqrt
 from jaxreg.constraints.balls import onto_octahedron, onto_sphere
 from jaxreg.constraints.base import Constraint, excess, keep_inside
 from jaxreg.penalties import L1, GroupL2, Penalty, SquaredL2
-from jaxreg.pytree import Noun, check_literals, floating, group_axes, noun, per_entry, per_group, safe_sqrt
+from jaxreg.pytree import Noun, check_fields, noun
 
 
 @noun
@@ -38,7 +39,7 @@ class SublevelSet(Constraint):
     def __post_init__(self):
         if isinstance(self.penalty, Noun | int | float) and not isinstance(self.penalty, Penalty):
             raise TypeError(f"`SublevelSet` needs a penalty, got {self.penalty!r}.")
-        check_literals(self, "bound")
+        check_fields(self)
 
     def violation(self, x) -> jax.Array:
         """measure(x) − k per group."""

@@ -5,19 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import Axis, floating, in_groups, masked, norm, per_group
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
-from jaxreg.pytree import (
-    Axis,
-    check_axis,
-    check_literals,
-    floating,
-    group_axes,
-    masked,
-    norm,
-    noun,
-    per_group,
-    static,
-)
+from jaxreg.pytree import noun, static
 
 
 @noun
@@ -47,31 +37,23 @@ class GroupL2(Penalty):
     lam: jax.typing.ArrayLike
     axis: Axis = static(default=None)
 
-    def __post_init__(self):
-        check_literals(self, "lam")
-        check_axis(self)
-
     def measure(self, x) -> jax.Array:
         """λ‖x‖₂ per group."""
-        x = floating(x, self)
-        axes = group_axes(self.axis, x, self)
-        lam = per_group(self.lam, x, axes, self)
+        x, axes, lam = in_groups(self, x, self.lam)
         return jnp.squeeze(lam * norm(masked(x, lam), axes, keepdims=True), axes)
 
     def prox(self, x, step) -> jax.Array:
         """Block soft threshold: x·max(1 − step·λ/‖x‖, 0) per group."""
-        z = floating(x, self)
-        axes = group_axes(self.axis, z, self)
-        threshold = per_group(step, z, axes, self) * per_group(self.lam, z, axes, self)
+        z, axes, lam = in_groups(self, x, self.lam)
+        threshold = per_group(step, z, axes, self) * lam
         size = norm(z, axes, keepdims=True)
         shrink = 1 - threshold / jnp.where(size > 0, size, 1)
         return jnp.where(size >= threshold, z * shrink, 0).astype(jnp.result_type(x))
 
     def optimality(self, x, g) -> jax.Array:
         """max |g + λx/‖x‖| over non-zero groups, the ∞-norm distance of −g to the ball of radius λ over zero ones."""
-        x, g = floating(x, self), floating(g, self)
-        axes = group_axes(self.axis, x, self)
-        lam = per_group(self.lam, x, axes, self)
+        x, axes, lam = in_groups(self, x, self.lam)
+        g = floating(g, self)
         size = norm(x, axes, keepdims=True)
         kept = size > 0
         residual = jnp.abs(g + lam * (x / jnp.where(kept, size, 1)))
@@ -79,9 +61,8 @@ class GroupL2(Penalty):
 
     def critical(self, g) -> jax.Array:
         """max ‖g_g‖₂ (with an array λ, max ‖g_g‖₂/λ_g)."""
-        g = floating(g, self)
-        axes = group_axes(self.axis, g, self)
-        return smallest_factor(norm(g, axes, keepdims=True), per_group(self.lam, g, axes, self))
+        g, axes, lam = in_groups(self, g, self.lam)
+        return smallest_factor(norm(g, axes, keepdims=True), lam)
 
 
 @functools.partial(jax.jit, static_argnames="axes")  # called eagerly, the loop would compile anew each time

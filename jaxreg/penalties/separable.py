@@ -3,18 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import Axis, floating, group_axes, masked, per_entry
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
-from jaxreg.pytree import (
-    Axis,
-    check_axis,
-    check_literals,
-    floating,
-    group_axes,
-    masked,
-    noun,
-    per_entry,
-    static,
-)
+from jaxreg.pytree import check_fields, noun, static
 
 
 def soft_threshold(x, threshold) -> jax.Array:
@@ -47,10 +38,6 @@ class L1(Penalty):
 
     lam: jax.typing.ArrayLike
     axis: Axis = static(default=None)
-
-    def __post_init__(self):
-        check_literals(self, "lam")
-        check_axis(self)
 
     def measure(self, x) -> jax.Array:
         """Σ λ|x| per group."""
@@ -101,10 +88,6 @@ class SquaredL2(Penalty):
     lam: jax.typing.ArrayLike
     axis: Axis = static(default=None)
 
-    def __post_init__(self):
-        check_literals(self, "lam")
-        check_axis(self)
-
     def measure(self, x) -> jax.Array:
         """Σ (λ/2)x² per group."""
         x = floating(x, self)
@@ -154,10 +137,9 @@ class ElasticNet(Penalty):
     axis: Axis = static(default=None)
 
     def __post_init__(self):
-        check_literals(self, "lam", "l1_ratio")
+        check_fields(self)
         if isinstance(self.l1_ratio, (int, float)) and self.l1_ratio > 1:
             raise ValueError(f"`ElasticNet` needs `l1_ratio` in [0, 1], got {self.l1_ratio}.")
-        check_axis(self)
 
     def _parts(self, x) -> tuple[L1, SquaredL2]:
         lam, ratio = per_entry(self.lam, x, self), per_entry(self.l1_ratio, x, self)

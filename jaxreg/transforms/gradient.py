@@ -3,9 +3,9 @@
 import jax
 import optax
 
+from jaxreg.arrays import floating
 from jaxreg.objective import require_penalties
 from jaxreg.penalties import Penalty
-from jaxreg.pytree import floating
 from jaxreg.transforms.base import stateless_link
 
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg.arrays import floating, masked
 from jaxreg.constraints import Equality
 from jaxreg.objective import require_constraints, violation
 from jaxreg.penalties.base import largest
-from jaxreg.pytree import floating, lift, masked
+from jaxreg.pytree import lift
 from jaxreg.transforms.base import at, check_leaves, check_rate, need_params
 
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import optax
 
+from jaxreg.arrays import floating
 from jaxreg.objective import require_penalties
-from jaxreg.pytree import floating
 from jaxreg.transforms.base import at, check_rate, stateless_link
 
 

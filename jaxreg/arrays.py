@@ -1,0 +1,94 @@
+"""One array: the dtype of arithmetic, groups along axes, strengths per group or entry, norms safe at zero."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Axis = int | tuple[int, ...] | None
+
+
+def floating(x, api: Any) -> jax.Array:
+    """`x` as an array of at least float32, in which all arithmetic runs."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"`{type(api).__name__}` needs floating-point parameters, got {x.dtype} of shape {x.shape}.")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def group_axes(axis: Axis, x: jax.Array, api: Any) -> tuple[int, ...]:
+    """The axes of `x` inside one group, as non-negative integers."""
+    if axis is None:
+        return tuple(range(x.ndim))
+    for a in axis:
+        if not -x.ndim <= a < x.ndim:
+            raise ValueError(
+                f"`{type(api).__name__}(axis={axis})` needs parameters that have axis {a}, got shape {x.shape}."
+            )
+    axes = tuple(a % x.ndim for a in axis)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"`{type(api).__name__}(axis={axis})` names one axis of a leaf of shape {x.shape} twice.")
+    return axes
+
+
+def per_group(v, x: jax.Array, axes: tuple[int, ...], api: Any) -> jax.Array:
+    """A number per group, in `x`'s dtype, with the group's axes kept at size 1."""
+    v = jnp.asarray(v, x.dtype)
+    if v.ndim == 0:
+        return v
+    groups = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    return jnp.expand_dims(_broadcast(v, groups, "groups", api), axes)
+
+
+def in_groups(noun, x, number) -> tuple[jax.Array, tuple[int, ...], jax.Array]:
+    """`x` in which arithmetic runs, the axes inside its groups, and the noun's `number` per group, kept at size 1."""
+    x = floating(x, noun)
+    axes = group_axes(noun.axis, x, noun)
+    return x, axes, per_group(number, x, axes, noun)
+
+
+def per_entry(v, x: jax.Array, api: Any) -> jax.Array:
+    """A number per entry of `x`, in `x`'s dtype (scalars stay scalars)."""
+    v = jnp.asarray(v, x.dtype)
+    return v if v.ndim == 0 else _broadcast(v, x.shape, "entries", api)
+
+
+def _broadcast(v, shape, of, api):
+    try:
+        return jnp.broadcast_to(v, shape)
+    except ValueError:
+        raise ValueError(
+            f"`{type(api).__name__}` needs a number or an array that broadcasts to the {of} of its leaf, "
+            f"of shape {shape}; got shape {v.shape}."
+        ) from None
+
+
+def masked(x: jax.Array, strength: jax.Array) -> jax.Array:
+    """`x` with its infinite entries at 0 where `strength` is 0, so that 0·∞ = 0, traced or literal.
+
+    The entries are masked, never the product: the derivative in `strength` survives.
+    """
+    return jnp.where((strength == 0) & jnp.isinf(x), 0, x)
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """√x with derivative 0 at 0."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def norm(x: jax.Array, axes: tuple[int, ...], keepdims: bool = False) -> jax.Array:
+    """2-norm over `axes`: gradient 0 at 0, no overflow or underflow of the squares."""
+    # Scaling by a power of two changes no bit of the result where plain squares are in range.
+    scale = _power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
+    root = scale * safe_sqrt(jnp.sum(jnp.square(x / scale), axes, keepdims=True))
+    return root if keepdims else jnp.squeeze(root, axes)
+
+
+def _power_of_two(x):
+    """The largest power of two ≤ x for normal x > 0; 1 for zero, subnormal, infinite and NaN."""
+    info = jnp.finfo(x.dtype)
+    integer = jnp.uint32 if info.bits == 32 else jnp.uint64
+    exponent = integer(((1 << info.nexp) - 1) << info.nmant)
+    power = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, integer) & exponent, x.dtype)
+    return jnp.where((power > 0) & jnp.isfinite(power), power, 1)
