@@ -93,7 +93,8 @@ def strength_axis(ax, values) -> np.ndarray:
     if ends:
         low, high = np.floor(np.log10(usual.min()) + 0.3), np.ceil(np.log10(usual.max()) - 0.3)
         decades = 10.0 ** np.arange(low, high + 1, max(1, round((high - low) / 5)))
-        decades = decades[(decades > 1.5 * usual.min()) & (decades < usual.max() / 1.5)]
+        room = {name: 1.5 if any(label == name for _, _, label in ends) else 0.99 for name in ("0", "∞")}
+        decades = decades[(decades > room["0"] * usual.min()) & (decades < usual.max() / room["∞"])]
         ax.set_xticks([*decades, *(p for _, p, _ in ends)], [*(f"{d:g}" for d in decades), *(s for _, _, s in ends)])
         ax.minorticks_off()
     return np.where(values == 0, zero, np.where(np.isinf(values), infinity, values))
