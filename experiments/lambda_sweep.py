@@ -189,6 +189,15 @@ def figure(runs, config: Config):
     return fig
 
 
+def _at_least(least: int):
+    def integer(text):
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return integer
+
+
 def main(argv=None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.lambda_sweep", description=__doc__.split("\n")[0])
@@ -198,8 +207,10 @@ def main(argv=None) -> None:
     verbs = ["penalized", "gradient", "decay", "proximal", "projected", "multipliers"]
     parser.add_argument("--enforce", choices=verbs, help="default: penalized, or projected for a constraint")
     parser.add_argument("--dataset", choices=["digits", "mnist", "mnist1d"], default="digits")
-    for name in ("strengths", "seeds", "steps", "width", "chunk"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(Config, name), help="default: %(default)s")
+    for name, least in {"strengths": 2, "seeds": 1, "steps": 1, "width": 1, "chunk": 1}.items():
+        parser.add_argument(
+            f"--{name}", type=_at_least(least), default=getattr(Config, name), help="default: %(default)s"
+        )
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
     args = vars(parser.parse_args(argv))
     out, penalty, constraint = args.pop("out"), args.pop("penalty"), args.pop("constraint")

@@ -13,7 +13,12 @@ def floating(x, api: Any) -> jax.Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"`{type(api).__name__}` needs floating-point parameters, got {x.dtype} of shape {x.shape}.")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(widest([x.dtype]))
+
+
+def widest(dtypes) -> jnp.dtype:
+    """The widest of floating dtypes, float32 at least."""
+    return max([jnp.dtype(jnp.float32), *dtypes], key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def group_axes(axis: Axis, x: jax.Array, api: Any) -> tuple[int, ...]:
@@ -71,24 +76,35 @@ def masked(x: jax.Array, strength: jax.Array) -> jax.Array:
     return jnp.where((strength == 0) & jnp.isinf(x), 0, x)
 
 
+def times(a, b) -> jax.Array:
+    """a·b with 0·∞ = 0, whichever is which."""
+    return masked(a, b) * masked(b, a)
+
+
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """√x with derivative 0 at 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
-def norm(x: jax.Array, axes: tuple[int, ...], keepdims: bool = False) -> jax.Array:
-    """2-norm over `axes`: gradient 0 at 0, no overflow or underflow of the squares."""
+def norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """2-norm over `axes`, kept at size 1: gradient 0 at 0, no overflow or underflow of the squares."""
+    return polar(x, axes)[1]
+
+
+def polar(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """x/‖x‖ (0 at 0) and ‖x‖ over `axes`, kept at size 1."""
     # Scaling by a power of two changes no bit of the result where plain squares are in range.
     scale = _power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
-    root = scale * safe_sqrt(jnp.sum(jnp.square(x / scale), axes, keepdims=True))
-    return root if keepdims else jnp.squeeze(root, axes)
+    x = x / scale
+    size = safe_sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
+    return x / jnp.where(size == 0, 1, size), scale * size
 
 
 def _power_of_two(x):
-    """The largest power of two ≤ x for normal x > 0; 1 for zero, subnormal, infinite and NaN."""
+    """The largest power of two ≤ x whose inverse is normal; 1 for zero, subnormal, infinite and NaN."""
     info = jnp.finfo(x.dtype)
     integer = jnp.uint32 if info.bits == 32 else jnp.uint64
     exponent = integer(((1 << info.nexp) - 1) << info.nmant)
     power = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, integer) & exponent, x.dtype)
-    return jnp.where((power > 0) & jnp.isfinite(power), power, 1)
+    return jnp.where((power > 0) & jnp.isfinite(power), jnp.minimum(power, 2.0 ** (info.maxexp - 2)), 1)

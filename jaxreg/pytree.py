@@ -14,6 +14,8 @@ from typing import Any, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import widest
+
 static = functools.partial(dataclasses.field, metadata={"static": True})
 
 
@@ -68,9 +70,10 @@ def is_schedule(x) -> bool:
     return callable(x) and (jax.tree_util.all_leaves([x]) or isinstance(x, jax.tree_util.Partial))
 
 
-def _is_variable(x) -> bool:
+def is_variable(x) -> bool:
+    """Whether `x` is a Variable of flax nnx that holds one array: one parameter, not a container of one."""
     nnx = sys.modules.get("flax.nnx")  # loaded if and only if the user has one of its objects
-    return nnx is not None and isinstance(x, nnx.Variable)
+    return nnx is not None and isinstance(x, nnx.Variable) and len(jax.tree.leaves(x)) == 1
 
 
 def flatten(tree, is_leaf: Callable[[Any], bool] | None = None):
@@ -80,12 +83,12 @@ def flatten(tree, is_leaf: Callable[[Any], bool] | None = None):
     trailing `value` is left out, since `nnx.Optimizer` shows `init` the Variables and `update` their arrays.
     """
     outer, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda x: _is_variable(x) or (is_leaf is not None and is_leaf(x))
+        tree, is_leaf=lambda x: is_variable(x) or (is_leaf is not None and is_leaf(x))
     )
     named = [
         (_names(path), leaf)
         for path, entry in outer
-        for leaf in (jax.tree.leaves(entry) if _is_variable(entry) else [entry])
+        for leaf in (jax.tree.leaves(entry) if is_variable(entry) else [entry])
     ]
     return named, jax.tree.structure(tree, is_leaf=is_leaf)
 
@@ -165,7 +168,7 @@ def lift(fn: Callable, nouns, tree, *rest, otherwise: Callable = lambda leaf, *o
 
 def tree_add(numbers: list) -> jax.Array:
     """The sum of scalars, in the widest of their dtypes; float32 zero for an empty list."""
-    dtype = functools.reduce(jnp.promote_types, [n.dtype for n in numbers], jnp.float32)
+    dtype = widest(n.dtype for n in numbers)
     return functools.reduce(jnp.add, [n.astype(dtype) for n in numbers], jnp.zeros((), dtype))
 
 

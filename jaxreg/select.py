@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import jax
 import numpy as np
 
-from jaxreg.pytree import Noun, _is_variable, _list, flatten
+from jaxreg.pytree import Noun, _list, flatten, is_variable
 
 
 def by_path(params, rules: Mapping[str, Noun | None]):
@@ -52,7 +52,7 @@ def by_path(params, rules: Mapping[str, Noun | None]):
                 f"pattern took. These exist: {_list(path for path, _ in leaves)}."
             )
     # A Variable of flax nnx is one parameter: its place is taken by the noun itself.
-    return jax.tree.unflatten(jax.tree.structure(params, is_leaf=_is_variable), chosen)
+    return jax.tree.unflatten(jax.tree.structure(params, is_leaf=is_variable), chosen)
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -55,6 +55,17 @@ def test_main_job(arguments, tmp_path, capsys):
             assert (strongest["largest_unit_norm"] <= float(strongest["radius"]) * (1 + 1e-6)).all()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_main_job_as_it_is(tmp_path):
+    lambda_sweep.main(["--out", str(tmp_path)])
+    with xr.open_dataset(next(tmp_path.glob("*.nc"))) as runs:
+        assert dict(runs["test_error"].sizes) == {"lam": 24, "lr": 4, "seed": 3}
+        assert lambda_sweep.Config.steps >= 1000
+        best = lambda_sweep.choose(runs, lambda_sweep.Config())["best"]
+        assert float(runs["test_error"].isel(best).mean()) <= 0.05
+
+
 @pytest.mark.parametrize("arguments", [["--enforce", "projected"], ["--constraint", "max_norm", "--enforce", "decay"]])
 def test_main_job_refuses_a_verb_that_does_not_fit(arguments, capsys):
     with pytest.raises(SystemExit):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from table import CONSTRAINTS, PENALTIES, cases
+from table import CONSTRAINTS, PENALTIES, cases, per_weight
 
 import jaxreg as jr
 
@@ -23,12 +23,12 @@ def wide(x):
     return np.asarray(x).astype(np.float64)
 
 
-def assert_ulps(a, b, case, ulps=4):
-    """Equal up to `ulps` at the magnitude of the largest entry."""
+def assert_ulps(a, b, case, ulps=4, scale=1e-30):
+    """Equal up to `ulps` at the magnitude of the largest entry, or at `scale` where terms of that size cancel."""
     dtypes = (jnp.result_type(a), jnp.promote_types(case.dtype, jnp.float32))
     eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
     a, b = wide(a), wide(b)
-    np.testing.assert_allclose(a, b, rtol=0, atol=ulps * eps * max(1e-30, np.abs(b).max(initial=0)))
+    np.testing.assert_allclose(a, b, rtol=0, atol=ulps * eps * max(scale, np.abs(b).max(initial=0)))
 
 
 def subclasses(cls):
@@ -245,7 +245,55 @@ def test_zero_strength_ignores_infinite_weights(case, traced):
         )
 
 
+@all_penalties
+def test_nan_stays_visible_in_penalties(case):
+    x = case.draw(15)
+    if not x.size or not np.all(np.asarray(case.row.strength(case.shape))):
+        return
+    bad = x.at[(-1,) * x.ndim].set(jnp.nan)
+    zero = jnp.zeros_like(x)
+    assert np.isnan(case.noun.value(bad))
+    if case.row.exact:
+        assert np.isnan(wide(case.noun.prox(bad, 0.8))[(-1,) * x.ndim])
+        assert np.isnan(case.noun.optimality(bad, zero))
+        assert np.isnan(case.noun.optimality(zero, bad))
+        assert not np.isfinite(case.noun.critical(bad))
+
+
+@proximable
+def test_infinite_strength_and_no_step(case):
+    x = case.draw(16)
+    noun = case.row.make(case.shape, jnp.full_like(case.row.strength(case.shape), jnp.inf))
+    assert not np.any(wide(noun.prox(x, 0.8)))
+    np.testing.assert_array_equal(wide(noun.prox(x, 0.0)), wide(x))
+    assert float(noun.value(jnp.zeros_like(x))) == 0
+
+
+@pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact)[:30])
+def test_optimality_is_differentiable(case):
+    x, g = jnp.zeros(case.shape), case.draw(17).astype(jnp.float64) * 3
+    f = lambda g: case.noun.optimality(x, g)
+    h, direction = 1e-6, case.draw(18).astype(jnp.float64)
+    expected = (f(g + h * direction) - f(g - h * direction)) / (2 * h)
+    np.testing.assert_allclose(jnp.sum(jax.grad(f)(g) * direction), expected, atol=1e-6)
+
+
 # ------------------------------------------------------------------ constraints
+
+
+@projectable
+def test_nan_and_infinity_stay_visible_in_projections(case):
+    x = case.draw(19)
+    if not x.size:
+        return
+    for value in (jnp.nan, jnp.inf):
+        bad = x.at[(-1,) * x.ndim].set(value)
+        entry = wide(case.noun.project(bad))[(-1,) * x.ndim]
+        if np.isnan(value):
+            assert np.isnan(entry)
+            assert np.any(np.isnan(wide(case.noun.violation(bad)))) or case.row.number is per_weight
+        elif "Box" not in case.row.name and "weight" not in case.row.name:
+            assert not np.isfinite(entry)
 
 
 @all_constraints
@@ -337,13 +385,13 @@ def test_constraint_jit_is_eager_and_vmap_is_a_loop(case):
         return case.row.make(case.shape, factor * jnp.where(number == 0, 1.0, number))
 
     for method in (lambda n, x: n.project(x), lambda n, x: n.violation(x)):
-        assert_ulps(jax.jit(method)(case.noun, x), method(case.noun, x), case)
+        assert_ulps(jax.jit(method)(case.noun, x), method(case.noun, x), case, scale=1)
         batch = jax.vmap(lambda f, method=method: method(scaled(f), x))(factors)
         for f, result in zip(factors, batch, strict=True):
             expected = method(scaled(f), x)
             finite = np.isfinite(wide(expected))
             np.testing.assert_array_equal(wide(result)[~finite], wide(expected)[~finite])
-            assert_ulps(wide(result)[finite], wide(expected)[finite], case)
+            assert_ulps(wide(result)[finite], wide(expected)[finite], case, scale=1)
 
 
 @projectable

@@ -65,10 +65,20 @@ def test_l2_ball_at_any_scale(x, exponent):
 
 
 def test_norm_neither_overflows_nor_underflows():
-    for scale in (1e-37, 1e-20, 1.0, 1e20, 1e37):
+    for scale in (1e-37, 1e-20, 1.0, 1e20, 1e37, 6.7e37):
         x = jnp.asarray([3.0, 4.0], jnp.float32) * jnp.float32(scale)
         np.testing.assert_allclose(jr.GroupL2(1.0).value(x), 5 * scale, rtol=1e-6)
         np.testing.assert_allclose(jax.grad(jr.GroupL2(1.0).value)(x), [0.6, 0.8], rtol=1e-6)
+
+
+def test_balls_of_huge_finite_points():
+    for big in (1e30, 1e38, 3e38):
+        x = jnp.asarray([big, *[0.0] * 6], jnp.float32)
+        for ball in (jr.L2Ball(1.0), jr.L1Ball(1.0), jr.SublevelSet(jr.GroupL2(1.0), 1.0)):
+            np.testing.assert_allclose(ball.project(x), [1, 0, 0, 0, 0, 0, 0], atol=1e-6)
+            assert float(ball.violation(x)) >= 0.99 * big
+    x = jnp.asarray(np.random.default_rng(0).normal(size=100_000) * 1e34, jnp.float32)
+    np.testing.assert_allclose(np.sum(np.abs(jr.L1Ball(1.0).project(x))), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))

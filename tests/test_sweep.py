@@ -78,6 +78,11 @@ def test_other_outputs_and_fixed_arguments():
     runs = jr.sweep(lambda k, n, name, f: (f(k) * n, jnp.ones(n)), grid, n=3, name="static", f=jnp.square)
     assert runs["0"].values.tolist() == [3, 12]
     assert runs["1"].shape == (2, 3)
+    texts = np.array(["a", "b"])
+    assert jr.sweep(lambda k, texts: k * len(texts[0]), grid, texts=texts, chunk=np.int64(1))[
+        "value"
+    ].values.tolist() == [1, 2]
+    assert jr.sweep(lambda k: k, jr.grid(k=jnp.asarray([1, 2], jnp.bfloat16)))["value"].values.tolist() == [1, 2]
     half = jr.sweep(lambda k: {"x": k.astype(jnp.bfloat16), "none": None}, grid)
     assert half["x"].dtype == np.float32
     assert list(half) == ["x", "diverged"]
@@ -110,6 +115,11 @@ def test_netcdf_round_trip(problem, tmp_path):
     runs.to_netcdf(tmp_path / "runs.nc")
     with xr.open_dataset(tmp_path / "runs.nc") as again:
         xr.testing.assert_identical(runs, again.load())
+
+
+def test_integers_that_do_not_fit_are_refused():
+    with jax.enable_x64(False), pytest.raises(ValueError, match="`sweep` needs integers that fit int32 for 'seed'"):
+        jr.sweep(lambda seed: seed, jr.grid(seed=[1, 2**32 + 1]))
 
 
 @pytest.mark.parametrize("with_tqdm", [True, False])
@@ -151,6 +161,18 @@ def test_bad_grids(axes, error, message):
         (lambda: jr.sweep(lambda lam: {"lam": lam}, jr.grid(lam=[1.0])), ValueError, "outputs named unlike .*'lam'"),
         (lambda: jr.sweep(lambda lam: {"a": {"b": lam}, "a.b": lam}, jr.grid(lam=[1.0])), ValueError, "distinct names"),
         (lambda: jr.sweep(lambda s: jax.random.key(s), jr.grid(s=[1])), TypeError, "return numbers, got key"),
+        (
+            lambda: jr.sweep(lambda lam: lam, jr.grid(lam=[1.0]), chunk=True),
+            ValueError,
+            "`chunk` >= 1 or None, got True",
+        ),
+        (lambda: jr.sweep(lambda s: {"a/b": s}, jr.grid(s=[1])), ValueError, "without '/', got 'a/b'"),
+        (
+            lambda: jr.sweep(lambda s: {"a": jnp.ones(2), "a_dim_0": s}, jr.grid(s=[1])),
+            ValueError,
+            "dims with distinct names",
+        ),
+        (lambda: jr.sweep(lambda diverged: 1.0, jr.grid(diverged=[1])), ValueError, "axes named unlike .*'diverged'"),
         (lambda: jr.sweep(lambda s: "text", jr.grid(s=[1])), TypeError, "`sweep` needs `train` to return arrays"),
     ],
 )

@@ -129,7 +129,9 @@ def test_nnx_optimizer(verb):
 
 def test_penalized_on_an_nnx_model():
     model = Nnx(nnx.Rngs(0))
-    pens = jr.by_path(nnx.state(model, nnx.Param), {"first/kernel": jr.SquaredL2(1.0)})
+    model.norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))  # its statistics are leaves of the model too
+    model.nothing = nnx.Param(None)
+    pens = jr.by_path(model, {"first/kernel": jr.SquaredL2(1.0)})
     loss = jr.penalized(lambda m: jnp.sum(m(X)), pens)
     assert float(loss(model)[1]["penalty"]) == pytest.approx(
         0.5 * float(jnp.sum(model.first.kernel[...] ** 2)), rel=1e-6

@@ -315,6 +315,91 @@ def test_checkpoint_continues_bit_identically(verb, tmp_path):
     assert_same(tx.update(tree(2), restored, params), tx.update(tree(2), state, params))
 
 
+@verbs
+def test_state_can_be_donated(verb):
+    tx, params = make(verb), tree(0)
+    step = jax.jit(tx.update, donate_argnums=1)
+    _, state = step(tree(1), tx.init(params), params)
+    step(tree(1), state, params)
+
+
+@verbs
+@dtypes
+def test_strict_promotion(verb, dtype):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        tx, params = make(verb), tree(0, dtype)
+        tx.update(tree(1, dtype), tx.init(params), params)
+
+
+@verbs
+def test_python_float_parameters(verb):
+    # a scalar is its own group; optax takes it too
+    nouns, link = VERBS[verb]
+    noun = jr.SquaredL2(0.5) if nouns is penalties else jr.L2Ball(0.5)
+    tx = link(noun)
+    updates, _ = tx.update(-0.25, tx.init(1.0), 1.0)
+    assert np.isfinite(updates)
+
+
+@verbs
+def test_nan_updates_stay_visible(verb):
+    for noun in (jr.L1(0.1), jr.GroupL2(0.1), jr.ElasticNet(0.1, 0.5), jr.SquaredL2(0.1)):
+        cons = (jr.L2Ball(1.0), jr.L1Ball(1.0), jr.Box(-1.0, 1.0), jr.NonNegative())
+        for n in (noun,) if VERBS[verb][0] is penalties else cons:
+            tx, p = VERBS[verb][1](n), jnp.asarray([0.5, 0.6])
+            updates, _ = tx.update(jnp.asarray([jnp.nan, 1.0]), tx.init(p), p)
+            assert np.isnan(optax.apply_updates(p, updates)[0])
+
+
+@pytest.mark.parametrize("at", [0.0, 0.13])
+@pytest.mark.parametrize("what", ["rate", "augmentation", "proportional", "bound"])
+def test_hypergradients_through_multipliers(what, at):
+    target = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+
+    def fit(value):
+        numbers = {"rate": 0.1, "augmentation": 0.1, "proportional": 0.1, "bound": 0.2, what: value}
+        link = jr.multipliers(
+            jr.L2Ball(numbers["bound"], axis=0),
+            numbers["rate"],
+            augmentation=numbers["augmentation"],
+            proportional=numbers["proportional"],
+        )
+        tx = optax.chain(link, optax.sgd(0.1))
+
+        def step(carry, _):
+            w, state = carry
+            updates, state = tx.update(w - target, state, w)
+            return (optax.apply_updates(w, updates), state), None
+
+        w = jnp.ones((4, 3))
+        return jnp.sum(jax.lax.scan(step, (w, tx.init(w)), None, 12)[0][0] ** 2)
+
+    h = 1e-6
+    expected = (fit(at + h) - fit(at)) / h if at == 0 else (fit(at + h) - fit(at - h)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(fit)(at), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_hypergradients_through_penalties():
+    target = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    for verb in ("add_penalty_gradient", "decay", "proximal"):
+        for noun in (jr.L1, jr.SquaredL2, lambda lam: jr.GroupL2(lam, axis=0), lambda lam: jr.ElasticNet(lam, 0.5)):
+
+            def fit(lam, verb=verb, noun=noun):
+                link = VERBS[verb][1](noun(lam))
+                sgd = optax.sgd(0.1)
+                tx = optax.chain(link, sgd) if verb == "add_penalty_gradient" else optax.chain(sgd, link)
+                w = target + 1
+                state = tx.init(w)
+                for _ in range(5):
+                    updates, state = tx.update(w - target, state, w)
+                    w = optax.apply_updates(w, updates)
+                return jnp.sum(w**2)
+
+            slope = jax.jit(jax.grad(fit))
+            np.testing.assert_allclose(slope(0.13), (fit(0.13 + 1e-6) - fit(0.13 - 1e-6)) / 2e-6, rtol=1e-5)
+            np.testing.assert_allclose(slope(0.0), (fit(1e-6) - fit(0.0)) / 1e-6, rtol=1e-4)
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -360,6 +445,19 @@ def test_refused_when_built(build, message, scheduled):
         build(wrap)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: jr.decay(penalties(), "0.1"),
+        lambda: jr.proximal(penalties(), None),
+        lambda: jr.multipliers(constraints(), 0.1, augmentation=lambda count: 0.1),
+    ],
+)
+def test_what_is_no_rate(build):
+    with pytest.raises(TypeError, match="needs a number as"):
+        build()
+
+
 @pytest.mark.parametrize("rate", [-0.1, float("nan")])
 def test_literal_rates_are_checked(rate):
     for build in (
@@ -371,6 +469,17 @@ def test_literal_rates_are_checked(rate):
     ):
         with pytest.raises(ValueError, match=r"needs `.*` >= 0, got"):
             build()
+
+
+def test_an_axis_out_of_range_is_refused_at_init():
+    for link in (
+        jr.proximal(jr.L1(1.0, axis=5), 0.1),
+        jr.decay(jr.SquaredL2(1.0, axis=5), 0.1),
+        jr.projected(jr.L2Ball(1.0, axis=5)),
+        jr.multipliers(jr.L2Ball(1.0, axis=5), 0.1),
+    ):
+        with pytest.raises(ValueError, match=r"that have axis 5, got shape \(3,\)"):
+            link.init(jnp.ones(3))
 
 
 @verbs
@@ -395,6 +504,18 @@ def test_projected_returns_the_update_itself_inside():
         assert 5 < inside.sum() < 40
         np.testing.assert_array_equal(np.asarray(moved, np.float64)[:, inside], np.asarray(u, np.float64)[:, inside])
         assert moved.dtype == (jnp.float32 if dtype == jnp.bfloat16 else dtype)
+
+
+def test_projected_is_the_identity_inside_under_jit_in_bf16():
+    # XLA may keep the excess precision of a bf16 update that is widened at once.
+    rng = np.random.default_rng(0)
+    p, g = (jnp.asarray(rng.normal(size=(64, 64)), jnp.bfloat16) for _ in range(2))
+    plain, ball = optax.sgd(0.0137), optax.chain(optax.sgd(0.0137), jr.projected(jr.L2Ball(1e3)))
+    results = []
+    for tx in (plain, ball):
+        step = jax.jit(lambda p, g, tx=tx: optax.apply_updates(p, tx.update(g, tx.init(p), p)[0]))
+        results.append(np.asarray(step(p, g), np.float32))
+    np.testing.assert_array_equal(*results)
 
 
 def test_projected_in_bf16_from_far_outside():

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, in_groups, norm
+from jaxreg.arrays import Axis, in_groups, norm, polar
 from jaxreg.constraints.base import Constraint, excess, keep_inside
 from jaxreg.pytree import noun, static
 
@@ -38,7 +38,7 @@ class L2Ball(Constraint):
     def violation(self, x) -> jax.Array:
         """‖x‖₂ − r per group."""
         x, axes, radius = in_groups(self, x, self.radius)
-        return jnp.squeeze(excess(norm(x, axes, keepdims=True), radius), axes)
+        return jnp.squeeze(excess(norm(x, axes), radius), axes)
 
     def project(self, x) -> jax.Array:
         """x·r/‖x‖ for groups with ‖x‖ > r."""
@@ -81,9 +81,9 @@ class L1Ball(Constraint):
 
 def onto_sphere(x, radius, axes) -> jax.Array:
     """x·r/‖x‖ per group with ‖x‖ > r, x elsewhere."""
-    size = norm(x, axes, keepdims=True)
-    outside = size > radius  # divided first: r/‖x‖ may underflow
-    return jnp.where(outside, x / jnp.where(outside, size, 1) * jnp.where(outside, radius, 0), x)
+    direction, size = polar(x, axes)
+    outside = size > radius
+    return jnp.where(outside, direction * jnp.where(outside, radius, 0), x)
 
 
 @functools.partial(jax.jit, static_argnames="axes")  # called eagerly, the loop would compile anew each time
@@ -114,8 +114,11 @@ def onto_octahedron(x, radius, axes, weights=1.0) -> jax.Array:
         return jnp.maximum(root(active, fixed, fixed_radius), theta), theta
 
     fixed, fixed_w, fixed_radius = jax.lax.stop_gradient((depth, w, radius))
-    first = root(counts, fixed, fixed_radius)
+    # The root of the widest set and −r/min w² are both on its left; the first may overflow, the second is no use alone.
+    least = jnp.min(jnp.where(counts, fixed_w, jnp.inf), axes, keepdims=True, initial=jnp.inf)
+    first = jnp.maximum(root(counts, fixed, fixed_radius), -fixed_radius / jnp.square(least))
     theta, _ = jax.lax.while_loop(lambda c: jnp.any(c[0] > c[1]), newton, (first, jnp.full_like(first, -jnp.inf)))
     active = counts & (fixed > theta * fixed_w)
     kept = jnp.sign(x) * jnp.maximum(depth - root(active, depth, radius) * w, 0)
-    return jnp.where(outside, jnp.where(active | ~counts, kept, 0), x)
+    kept = jnp.where(active | ~counts, kept, 0)
+    return jnp.where(outside, jnp.where(jnp.isfinite(top), kept, jnp.nan), x)

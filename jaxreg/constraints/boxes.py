@@ -45,7 +45,7 @@ class Box(Constraint):
         """min(max(x, lower), upper)."""
         z = floating(x, self)
         lower, upper = per_entry(self.lower, z, self), per_entry(self.upper, z, self)
-        return keep_inside(x, self.violation(z), jnp.where(z < lower, lower, upper))
+        return keep_inside(x, self.violation(z), jnp.where(z < lower, lower, jnp.where(z > upper, upper, z)))
 
 
 @noun
@@ -63,4 +63,4 @@ class NonNegative(Constraint):
     def project(self, x) -> jax.Array:
         """max(x, 0)."""
         z = floating(x, self)
-        return keep_inside(x, self.violation(z), jnp.zeros_like(z))
+        return keep_inside(x, self.violation(z), jnp.where(z < 0, 0, z))

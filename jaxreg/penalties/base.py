@@ -45,4 +45,4 @@ def smallest_factor(pull, lam, share=1.0) -> jax.Array:
     weight = share if jnp.ndim(lam) == 0 else share * lam
     enough = weight > 0
     factor = jnp.where(enough, pull / jnp.where(enough, weight, 1), jnp.inf)
-    return largest(jnp.where(pull > 0, factor, 0))
+    return largest(jnp.where(pull == 0, 0, factor))

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, floating, in_groups, masked, norm, per_group
+from jaxreg.arrays import Axis, floating, in_groups, masked, norm, per_group, polar, times
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
 from jaxreg.pytree import noun, static
 
@@ -40,43 +40,46 @@ class GroupL2(Penalty):
     def measure(self, x) -> jax.Array:
         """λ‖x‖₂ per group."""
         x, axes, lam = in_groups(self, x, self.lam)
-        return jnp.squeeze(lam * norm(masked(x, lam), axes, keepdims=True), axes)
+        return jnp.squeeze(times(lam, norm(masked(x, lam), axes)), axes)
 
     def prox(self, x, step) -> jax.Array:
         """Block soft threshold: x·max(1 − step·λ/‖x‖, 0) per group."""
         z, axes, lam = in_groups(self, x, self.lam)
-        threshold = per_group(step, z, axes, self) * lam
-        size = norm(z, axes, keepdims=True)
-        shrink = 1 - threshold / jnp.where(size > 0, size, 1)
-        return jnp.where(size >= threshold, z * shrink, 0).astype(jnp.result_type(x))
+        threshold = times(per_group(step, z, axes, self), lam)
+        size = norm(z, axes)
+        shrink = 1 - threshold / jnp.where(size == 0, 1, size)
+        return jnp.where(size < threshold, 0, z * shrink).astype(jnp.result_type(x))
 
     def optimality(self, x, g) -> jax.Array:
         """max |g + λx/‖x‖| over non-zero groups, the ∞-norm distance of −g to the ball of radius λ over zero ones."""
         x, axes, lam = in_groups(self, x, self.lam)
         g = floating(g, self)
-        size = norm(x, axes, keepdims=True)
-        kept = size > 0
-        residual = jnp.abs(g + lam * (x / jnp.where(kept, size, 1)))
-        return largest(jnp.where(kept, jnp.max(residual, axes, keepdims=True, initial=0), _distance(g, lam, axes)))
+        direction, size = polar(x, axes)
+        residual = jnp.max(jnp.abs(g + lam * direction), axes, keepdims=True, initial=0)
+        return largest(jnp.where(size == 0, _distance(g, lam, axes), residual))
 
     def critical(self, g) -> jax.Array:
         """max ‖g_g‖₂ (with an array λ, max ‖g_g‖₂/λ_g)."""
         g, axes, lam = in_groups(self, g, self.lam)
-        return smallest_factor(norm(g, axes, keepdims=True), lam)
+        return smallest_factor(norm(g, axes), lam)
 
 
 @functools.partial(jax.jit, static_argnames="axes")  # called eagerly, the loop would compile anew each time
 def _distance(g, radius, axes):
     """∞-norm distance from g to the 2-ball of `radius` per group: the t ≥ 0 with ‖(|g| − t)₊‖₂ = radius."""
 
-    def newton(carry):
-        # ‖(|g| − t)₊‖ is convex and decreasing in t: from the left, Newton climbs to the root and stops there.
-        t, _ = carry
+    def rise(t, g, radius):
         rest = jnp.maximum(jnp.abs(g) - t, 0)
-        size = norm(rest, axes, keepdims=True)
+        size = norm(rest, axes)
         total = jnp.sum(rest, axes, keepdims=True)
-        rise = (size - radius) * (size / jnp.where(total > 0, total, 1))
-        return t + jnp.maximum(rise, 0), t
+        return (size - radius) * (size / jnp.where(total == 0, 1, total))
 
-    start = jnp.zeros_like(norm(g, axes, keepdims=True))
-    return jax.lax.while_loop(lambda c: jnp.any(c[0] > c[1]), newton, (start, start - 1))[0]
+    # ‖(|g| − t)₊‖ is convex and decreasing in t: from the left, Newton climbs to the root and stops there.
+    fixed = jax.lax.stop_gradient((g, radius))
+    start = jnp.zeros_like(norm(fixed[0], axes))
+    t, _ = jax.lax.while_loop(
+        lambda c: jnp.any(c[0] > c[1]), lambda c: (c[0] + jnp.maximum(rise(c[0], *fixed), 0), c[0]), (start, start - 1)
+    )
+    # One more step from the root goes nowhere, and has the root's derivatives.
+    inside = norm(g, axes) <= radius
+    return jnp.where(inside, 0, t + rise(t, g, radius))

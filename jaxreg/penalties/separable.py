@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, floating, group_axes, masked, per_entry
+from jaxreg.arrays import Axis, floating, group_axes, masked, per_entry, times
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
 from jaxreg.pytree import check_fields, noun, static
 
 
 def soft_threshold(x, threshold) -> jax.Array:
     """sign(x)·max(|x| − threshold, 0); its zeros are +0."""
-    return jnp.where(jnp.abs(x) > threshold, x - jnp.sign(x) * threshold, 0)
+    return jnp.where(jnp.abs(x) <= threshold, 0, x - jnp.sign(x) * threshold)
 
 
 @noun
@@ -43,13 +43,13 @@ class L1(Penalty):
         """Σ λ|x| per group."""
         x = floating(x, self)
         lam = per_entry(self.lam, x, self)
-        m = masked(x, lam)
-        return jnp.sum(lam * m * jnp.sign(m), group_axes(self.axis, x, self))
+        m = masked(x, lam)  # before the product with its sign, whose derivative would be 0·∞
+        return jnp.sum(times(lam, m * jnp.sign(m)), group_axes(self.axis, x, self))
 
     def prox(self, x, step) -> jax.Array:
         """Soft threshold: sign(x)·max(|x| − step·λ, 0)."""
         z = floating(x, self)
-        threshold = per_entry(step, z, self) * per_entry(self.lam, z, self)
+        threshold = times(per_entry(step, z, self), per_entry(self.lam, z, self))
         return soft_threshold(z, threshold).astype(jnp.result_type(x))
 
     def optimality(self, x, g) -> jax.Array:
@@ -92,12 +92,12 @@ class SquaredL2(Penalty):
         """Σ (λ/2)x² per group."""
         x = floating(x, self)
         lam = per_entry(self.lam, x, self)
-        return jnp.sum(lam / 2 * jnp.square(masked(x, lam)), group_axes(self.axis, x, self))
+        return jnp.sum(times(lam / 2, jnp.square(masked(x, lam))), group_axes(self.axis, x, self))
 
     def prox(self, x, step) -> jax.Array:
         """x / (1 + step·λ)."""
         z = floating(x, self)
-        shrink = per_entry(step, z, self) * per_entry(self.lam, z, self)
+        shrink = times(per_entry(step, z, self), per_entry(self.lam, z, self))
         return (z / (1 + shrink)).astype(jnp.result_type(x))
 
     def optimality(self, x, g) -> jax.Array:
@@ -143,7 +143,7 @@ class ElasticNet(Penalty):
 
     def _parts(self, x) -> tuple[L1, SquaredL2]:
         lam, ratio = per_entry(self.lam, x, self), per_entry(self.l1_ratio, x, self)
-        return L1(lam * ratio, self.axis), SquaredL2(lam * (1 - ratio), self.axis)
+        return L1(times(lam, ratio), self.axis), SquaredL2(times(lam, 1 - ratio), self.axis)
 
     def measure(self, x) -> jax.Array:
         """Σ λ(ρ|x| + (1−ρ)x²/2) per group."""

@@ -51,11 +51,11 @@ def sweep(
     """
     _check(train, grid, chunk, fixed)
     size = grid.size
-    chunk = min(chunk or size, size)
+    chunk = min(int(chunk or size), size)
 
     leaves, structure = jax.tree.flatten(fixed)
-    is_array = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
-    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    is_array = [isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype.kind not in "OSUMm" for leaf in leaves]
+    arrays = jax.device_put([leaf for leaf, array in zip(leaves, is_array, strict=True) if array])
 
     def run_chunk(configurations, arrays):
         arrays = iter(arrays)
@@ -86,8 +86,16 @@ def sweep(
 def _check(train, grid, chunk, fixed) -> None:
     if not isinstance(grid, Grid):
         raise TypeError(f"`sweep` needs a grid made by `grid(...)`, got {grid!r}.")
-    if chunk is not None and not (isinstance(chunk, int) and chunk >= 1):
+    whole = isinstance(chunk, (int, np.integer)) and not isinstance(chunk, bool)
+    if chunk is not None and not (whole and chunk >= 1):
         raise ValueError(f"`sweep` needs `chunk` >= 1 or None, got {chunk!r}.")
+    if "diverged" in grid.axes:
+        raise ValueError("`sweep` needs axes named unlike its own variable 'diverged'.")
+    for name, values in grid.axes.items():
+        if np.issubdtype(values.dtype, np.integer) and not np.array_equal(values, values.astype(_device_dtype(values))):
+            raise ValueError(
+                f"`sweep` needs integers that fit {_device_dtype(values)} for {name!r}, got {values}; or enable x64."
+            )
     clash = sorted(grid.axes.keys() & fixed.keys())
     if clash:
         raise ValueError(f"`sweep` needs each argument of `train` once, got {clash} both as axis and as fixed.")
@@ -103,6 +111,10 @@ def _check(train, grid, chunk, fixed) -> None:
     missing = [p.name for p in named if p.default is p.empty and p.name not in given]
     if missing:
         raise ValueError(f"`sweep` needs an axis or a fixed argument for each argument of `train`; missing: {missing}.")
+
+
+def _device_dtype(values: np.ndarray) -> np.dtype:
+    return jax.dtypes.canonicalize_dtype(values.dtype)
 
 
 def _arrays(outputs):
@@ -123,11 +135,17 @@ def _output_names(outputs, grid: Grid) -> list[str]:
     for name, (_, out) in zip(names, paths, strict=True):
         if jnp.issubdtype(out.dtype, jax.dtypes.extended):
             raise TypeError(f"`sweep` needs `train` to return numbers, got {out.dtype} as {name!r}.")
-        if name in grid.axes or name == "diverged":
-            raise ValueError(f"`sweep` needs outputs named unlike {[*grid.axes, 'diverged']}, got {name!r}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"`sweep` needs outputs with distinct names, got {names}.")
+        if name in grid.axes or name == "diverged" or "/" in name:
+            taken = [*grid.axes, "diverged"]
+            raise ValueError(f"`sweep` needs outputs named unlike {taken} and without '/', got {name!r}.")
+    own = [dim for name, (_, out) in zip(names, paths, strict=True) for dim in _own_dims(name, len(out.shape) - 1)]
+    if len({*names, *own}) < len(names) + len(own):
+        raise ValueError(f"`sweep` needs outputs and dims with distinct names, got {names + own}.")
     return names
+
+
+def _own_dims(name: str, number: int) -> list[str]:
+    return [f"{name}_dim_{i}" for i in range(number)]
 
 
 def _stored(dtype) -> np.dtype:
@@ -142,8 +160,8 @@ def _dataset(grid: Grid, outputs: dict[str, np.ndarray], attrs: dict) -> "xarray
     variables = {}
     for name, output in outputs.items():
         diverged |= ~np.isfinite(output.reshape(grid.size, -1)).all(1)
-        own = [f"{name}_dim_{i}" for i in range(output.ndim - 1)]
-        variables[name] = ([*grid.axes, *own], output.reshape(grid.shape + output.shape[1:]))
+        dims = [*grid.axes, *_own_dims(name, output.ndim - 1)]
+        variables[name] = (dims, output.reshape(grid.shape + output.shape[1:]))
     variables["diverged"] = ([*grid.axes], diverged.reshape(grid.shape))
     return xarray.Dataset(variables, coords=grid.axes, attrs=attrs)
 

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -52,6 +53,6 @@ def grid(**axes) -> Grid:
             raise ValueError(
                 f"`grid` needs a non-empty 1-D list of values for each axis, got shape {values.shape} for {name!r}."
             )
-        if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+        if not (jnp.issubdtype(values.dtype, jnp.number) or values.dtype == bool):
             raise TypeError(f"`grid` needs numbers, got {values.dtype} for {name!r}: {axes[name]!r}.")
     return Grid(arrays)

@@ -22,7 +22,9 @@ def at(value, count: jax.Array):
 
 
 def check_rate(rate, verb: str, name: str = "learning_rate") -> None:
-    """Refuse a literal rate below zero or NaN."""
+    """Refuse what is no rate, and a literal one below zero or NaN."""
+    if rate is None or isinstance(rate, str):
+        raise TypeError(f"`{verb}` needs a number as `{name}`, got {rate!r}.")
     if isinstance(rate, (int, float)) and not rate >= 0:
         raise ValueError(f"`{verb}` needs `{name}` >= 0, got {rate}.")
 
@@ -54,7 +56,7 @@ def stateless_link(nouns, require: Callable, method: Callable, link: Callable) -
         current = at(nouns, state.count)
         if is_schedule(nouns):
             require(current)
-        updates = lift(lambda entry, u, p: link(entry, u, p, state.count), current, updates, params)
+        updates = lift(lambda entry, u, p: link(entry, jnp.asarray(u), p, state.count), current, updates, params)
         return updates, CountState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.arrays import floating, masked
+from jaxreg.arrays import floating, times, widest
 from jaxreg.constraints import Equality
 from jaxreg.objective import require_constraints, violation
 from jaxreg.penalties.base import largest
@@ -85,8 +85,10 @@ def multipliers(
         Sohrabi et al., On PI controllers for updating Lagrange multipliers, 2024, algorithm 1.
     """
     check_rate(dual_learning_rate, "multipliers", "dual_learning_rate")
-    check_rate(augmentation, "multipliers", "augmentation")
-    check_rate(proportional, "multipliers", "proportional")
+    for name, gain in (("augmentation", augmentation), ("proportional", proportional)):
+        check_rate(gain, "multipliers", name)
+        if callable(gain):
+            raise TypeError(f"`multipliers` needs a number as `{name}`, got the schedule {gain!r}.")
     require_constraints(at(cons, jnp.zeros([], jnp.int32)), "multipliers")
     damped = not (isinstance(proportional, (int, float)) and proportional == 0)
 
@@ -95,7 +97,8 @@ def multipliers(
         current = at(cons, count)
         check_leaves(lambda con, p: con.violation(p), current, params)
         alpha = jax.tree.map(jnp.zeros_like, violation(current, params))
-        return MultipliersState(count, alpha, alpha if damped else None)
+        # Two buffers: states are donated.
+        return MultipliersState(count, alpha, jax.tree.map(jnp.zeros_like, alpha) if damped else None)
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
@@ -105,17 +108,17 @@ def multipliers(
         v = violation(current, params)
 
         def ascend(con, alpha, v, last=None):
-            alpha = alpha + _times(rate, v)
+            alpha = alpha + times(jnp.asarray(rate, v.dtype), v)
             if last is not None:
                 # Two infinite violations (bound = inf) differ by nothing.
                 same = (state.count == 0) | (v == last)
-                alpha = alpha + _times(proportional, jnp.where(same, 0, v - jnp.where(same, 0, last)))
-            return _dual(con, alpha)
+                alpha = alpha + times(jnp.asarray(proportional, v.dtype), jnp.where(same, 0, v - last))
+            return _dual(con, alpha, v)
 
         def push(con, u, p, alpha, v):
-            x = floating(p, con)
-            (slope,) = jax.vjp(con.violation, x)[1](_dual(con, alpha + _times(augmentation, v)))
-            return (floating(u, con) + slope).astype(u.dtype)
+            weight = _dual(con, alpha + times(jnp.asarray(augmentation, v.dtype), v), v)
+            (slope,) = jax.vjp(con.violation, floating(p, con))[1](weight)
+            return (floating(u, con) + slope).astype(jnp.result_type(u))
 
         rest = (v, state.previous) if damped else (v,)
         alpha = lift(ascend, current, state.alpha, *rest)
@@ -126,15 +129,12 @@ def multipliers(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _dual(con, alpha):
+def _dual(con, alpha, v):
     """The multiplier's domain: any sign for an equality, [·]₊ for an inequality."""
-    return alpha if isinstance(con, Equality) else jnp.maximum(alpha, 0)
-
-
-def _times(gain, v):
-    """gain·v with 0·∞ = 0."""
-    gain = jnp.asarray(gain, v.dtype)
-    return gain * masked(v, gain)
+    if isinstance(con, Equality):
+        return alpha
+    # At 0 a larger gain has an effect where v > 0 only: so has its derivative.
+    return jnp.where((alpha < 0) | ((alpha == 0) & (v <= 0)), 0, alpha)
 
 
 def kkt_residuals(cons, params, grads, alpha) -> KKTResiduals:
@@ -162,14 +162,14 @@ def kkt_residuals(cons, params, grads, alpha) -> KKTResiduals:
     v = violation(cons, params)
 
     def slope(con, g, p, a):
-        (pull,) = jax.vjp(con.violation, floating(p, con))[1](jnp.asarray(a))
-        return floating(g, con) + pull
+        v, pull = jax.vjp(con.violation, floating(p, con))
+        return floating(g, con) + pull(jnp.broadcast_to(jnp.asarray(a, v.dtype), v.shape))[0]
 
     def gap(con, a, v):
         return jnp.abs(v) if isinstance(con, Equality) else jnp.maximum(v, 0)
 
     def slack(con, a, v):
-        return jnp.abs(_times(a, v))
+        return jnp.abs(times(jnp.asarray(a, v.dtype), v))
 
     return KKTResiduals(
         _largest(lift(slope, cons, grads, params, alpha)),
@@ -180,5 +180,5 @@ def kkt_residuals(cons, params, grads, alpha) -> KKTResiduals:
 
 def _largest(tree) -> jax.Array:
     sizes = [largest(jnp.abs(x)) for x in jax.tree.leaves(tree)]
-    dtype = functools.reduce(jnp.promote_types, [s.dtype for s in sizes], jnp.float32)
+    dtype = widest(s.dtype for s in sizes)
     return functools.reduce(jnp.maximum, [s.astype(dtype) for s in sizes], jnp.zeros((), dtype))

@@ -1,5 +1,6 @@
 """The proximal verb: a step, then the penalty's prox. Its zeros are exact."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -9,14 +10,15 @@ from jaxreg.transforms.base import at, check_rate, stateless_link
 
 
 def proximal(pens, learning_rate) -> optax.GradientTransformationExtraArgs:
-    r"""Proximal step: the new parameters are prox_{ηλΩ}(θ + u). Zeros are exact, in every dtype.
+    r"""Proximal step: the new parameters are prox_{ηλΩ}(θ + u). Its zeros are exact, in every dtype.
 
     It comes *last*, after the learning rate, which it has to know:
 
         optax.chain(optax.sgd(lr), jr.proximal(jr.L1(1e-3), lr))
 
     With plain SGD this is proximal gradient descent. After a preconditioner (Adam) the prox is still the Euclidean one,
-    which solves another problem than the preconditioned step does.
+    which solves another problem than the preconditioned step does. Updates keep their dtype: in bf16 and f16 a large
+    move rounds to the magnitude of the larger of old and new weight.
 
     Args:
         pens: a penalty with a prox, a prefix tree of such and None, or a schedule count -> either.
@@ -43,19 +45,23 @@ def proximal(pens, learning_rate) -> optax.GradientTransformationExtraArgs:
 
     def link(pen, u, p, count):
         step = at(learning_rate, count)
-        return move(u, p, lambda z: pen.prox(z, step), pen).astype(u.dtype)
+        moved = move(u, p, lambda z: pen.prox(z, step), pen)
+        return moved.astype(max(u.dtype, jnp.result_type(p), key=lambda dtype: jnp.finfo(dtype).bits))
 
     return stateless_link(
         pens,
         lambda pens: require_penalties(pens, "proximal", proximable=True),
-        lambda pen, p: pen.prox(p, 1.0),
+        lambda pen, p: (pen.measure(p), pen.prox(p, 1.0)),
         link,
     )
 
 
 def move(u, p, onto, api):
     """The update that takes p to onto(p + u), in float32 at least; u itself where `onto` changes nothing."""
+    info = jnp.finfo(u.dtype)
     p, u = floating(p, api), floating(u, api)
+    if info.bits < 32:  # under jit, XLA may skip the rounding of a narrow u that is widened at once
+        u = jax.lax.reduce_precision(u, info.nexp, info.nmant)
     z = p + u
     target = onto(z)
     # u − (z − z) is u bit for bit, and unlike u alone it keeps the derivatives of `onto`, at λ = 0 for one.
