@@ -92,8 +92,8 @@ def _mnist():
 def _mnist1d():
     if not os.environ.get("JAXREG_DATA"):
         raise DataError(
-            "mnist1d needs JAXREG_DATA, a folder with mnist1d.npz: x (4000 × 40), y, x_test (1000 × 40), y_test, made "
-            "by `mnist1d.data.make_dataset()` of the package mnist1d."
+            "mnist1d needs JAXREG_DATA, a folder with mnist1d.npz, the frozen copy of MNIST-1D (Greydanus 2020) with "
+            f"arrays x (4000 × 40), y, x_test (1000 × 40), y_test and SHA-256 {SHA256['mnist1d.npz']}."
         )
     with np.load(path("mnist1d.npz")) as file:
         return tuple(file[name] for name in ("x", "y", "x_test", "y_test"))

@@ -33,7 +33,7 @@ STRENGTHS = {  # the range of λ in which each penalty goes from nothing to ever
     "l1": (1e-6, 1e-2),
     "group_l2": (1e-5, 1e-1),
     "elastic_net": (1e-6, 1e-2),
-    "max_norm": (0.05, 20.0),
+    "max_norm": (0.3, 20.0),
 }
 
 
@@ -45,12 +45,12 @@ class Config:
     enforce: str = "penalized"
     dataset: str = "digits"
     strengths: int = 24
-    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    rates: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
     seeds: int = 3
     steps: int = 1500
     batch: int = 64
     width: int = 64
-    dual_rate: float = 0.01
+    dual_rate: float = 0.05
     chunk: int = 72
 
     @property
@@ -143,14 +143,18 @@ def choose(runs, config: Config) -> dict:
 def table(runs, config: Config) -> str:
     """What a reader wants to know first."""
     name = "k" if config.constrained else "λ"
-    lines = [f"{'':8}{name:>10}{'lr':>8}{'val %':>8}{'test %':>8}{'‖w‖':>8}{'zeros %':>9}"]
+    lines = [f"{'':8}{name:>10}{'lr':>8}{'val %':>8}{'test %':>8}{'‖w‖':>8}{'max ‖w_j‖':>11}{'zeros %':>9}"]
     for rule, where in choose(runs, config).items():
         cell = runs.isel(where).mean("seed")
         lines.append(
             f"{rule:8}{cell[config.strength].item():10.3g}{cell['lr'].item():8.3g}"
             f"{100 * cell['val_error'].item():8.2f}{100 * cell['test_error'].item():8.2f}"
-            f"{cell['weight_norm'].item():8.2f}{100 * cell['exact_zeros'].item():9.2f}"
+            f"{cell['weight_norm'].item():8.2f}{cell['largest_unit_norm'].item():11.2f}"
+            f"{100 * cell['exact_zeros'].item():9.2f}"
         )
+    lines.append(
+        f"best: lowest validation error; 1 s.e.: the strongest {name} within one standard error of it, at its lr."
+    )
     a, count = runs.attrs, runs["diverged"].size
     lines.append(
         f"{count} models × {config.steps} steps, {int(runs['diverged'].sum())} diverged: "
@@ -168,13 +172,19 @@ def figure(runs, config: Config):
     fig, (curve, heat, weights) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     percent = runs.assign(val_error=100 * runs["val_error"].where(~runs["diverged"]))
     jr.plotting.validation_curve(percent, "val_error", config.strength, "lr", ax=curve)
-    curve.set(xlabel=symbol, ylabel="validation error, % (band: ± 1 s.e.)", yscale="log")
+    curve.set(
+        title="each learning rate, mean of the seeds",
+        xlabel=symbol,
+        ylabel="validation error, % (band: ± 1 s.e.)",
+        yscale="log",
+    )
     jr.plotting.plain_log_ticks(curve.yaxis)
     jr.plotting.heatmap(percent, "val_error", config.strength, "lr", ax=heat, norm="log")
     heat.set(xlabel=symbol, ylabel="learning rate", title="ring: lowest validation error")
+    picks = choose(runs, config)
     heat.figure.axes[-1].set_ylabel("validation error, %")
 
-    lr = choose(runs, config)["best"]["lr"]
+    lr = picks["best"]["lr"]
     chosen = runs.isel(lr=lr).mean("seed")
     x = jr.plotting.strength_axis(weights, runs[config.strength].values)
     weights.plot(x, chosen["weight_norm"], "o-", markersize=3, color=jr.plotting.COLOURS[0])
@@ -185,7 +195,12 @@ def figure(runs, config: Config):
     zeros.plot(x, 100 * chosen["exact_zeros"], "s--", markersize=3, color=jr.plotting.COLOURS[1])
     zeros.set_ylabel("exactly zero weights, % (squares)", color=jr.plotting.COLOURS[1])
     zeros.set_ylim(-3, 103)
-    fig.suptitle(f"{config.dataset}: {config.noun}, enforced by `{config.enforce}`")
+    for ax in (curve, weights):
+        for rule, style in (("best", ":"), ("1 s.e.", "--")):
+            ax.axvline(x[int(picks[rule][config.strength])], color="0.5", linestyle=style, linewidth=1, label=rule)
+    curve.legend(frameon=False, fontsize="small")
+    weights.legend(frameon=False, fontsize="small", loc="center right" if config.constrained else "center left")
+    fig.suptitle(f"{config.dataset}, {config.noun} by {config.enforce}", x=0.01, ha="left", weight="bold")
     return fig
 
 

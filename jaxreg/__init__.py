@@ -1,4 +1,13 @@
-"""Regularization in JAX: two nouns, six verbs, one sweep."""
+"""Regularization in JAX: two nouns, six verbs, one sweep.
+
+Penalties λΩ(θ): `L1`, `SquaredL2`, `ElasticNet`, `GroupL2`. Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `Box`,
+`NonNegative`, `SublevelSet`, `Equality`. `by_path` puts them on a tree of parameters.
+
+Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
+`decay`, `proximal`, `projected` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies it.
+
+On trees: `value`, `prox`, `project`, `violation`. At scale: `sweep` over a `grid`; `plotting` shows it.
+"""
 
 from jaxreg import plotting as plotting
 from jaxreg.constraints import Box as Box

@@ -13,7 +13,7 @@ COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#B
 
 
 def validation_curve(
-    runs: "xarray.Dataset", metric: str, along: str, line: str | None = None, over: str = "seed", ax=None
+    runs: "xarray.Dataset", metric: str, along: str, line: str | None = None, over: str | None = "seed", ax=None
 ) -> "matplotlib.axes.Axes":
     r"""`metric` against a strength: a line per value of `line`, mean ± standard error over `over` as a band.
 
@@ -22,7 +22,7 @@ def validation_curve(
         metric: the name of a variable.
         along: the dim of the strengths; logarithmic, with 0 and ∞ one step beside the rest.
         line: the dim of the lines; None for one line.
-        over: the dim of the repetitions.
+        over: the dim of the repetitions, where there is one.
         ax: the axes to draw on; None makes new ones.
 
     Returns:
@@ -30,8 +30,9 @@ def validation_curve(
     """
     ax = _axes(ax)
     x = strength_axis(ax, runs[along].values)
-    mean = runs[metric].mean(over)
-    error = runs[metric].std(over, ddof=1) / np.sqrt(runs.sizes[over]) if runs.sizes[over] > 1 else 0 * mean
+    repeated = runs.sizes.get(over, 1)
+    mean = _mean(runs[metric], over)
+    error = runs[metric].std(over, ddof=1) / np.sqrt(repeated) if repeated > 1 else 0 * mean
     for i, value in enumerate([None] if line is None else runs[line].values):
         choose = {} if line is None else {line: i}
         m, e = mean.isel(choose).values, error.isel(choose).values
@@ -46,7 +47,7 @@ def validation_curve(
 
 
 def heatmap(
-    runs: "xarray.Dataset", metric: str, x: str, y: str, over: str = "seed", ax=None, **imshow
+    runs: "xarray.Dataset", metric: str, x: str, y: str, over: str | None = "seed", ax=None, **imshow
 ) -> "matplotlib.axes.Axes":
     r"""`metric`, averaged over `over`, as a map of two strengths, with a ring around its minimum.
 
@@ -55,7 +56,7 @@ def heatmap(
         metric: the name of a variable.
         x: the dim along the horizontal axis.
         y: the dim along the vertical axis.
-        over: the dim of the repetitions.
+        over: the dim of the repetitions, where there is one.
         ax: the axes to draw on; None makes new ones.
         **imshow: options of matplotlib's `imshow`, such as `vmax`.
 
@@ -63,7 +64,7 @@ def heatmap(
         The axes.
     """
     ax = _axes(ax)
-    values = runs[metric].mean(over).transpose(y, x).values
+    values = _mean(runs[metric], over).transpose(y, x).values
     image = ax.imshow(values, origin="lower", aspect="auto", cmap="viridis_r", **imshow)
     bar = ax.figure.colorbar(image, ax=ax, label=metric)
     if imshow.get("norm") == "log":
@@ -85,8 +86,7 @@ def strength_axis(ax, values) -> np.ndarray:
     usual = values[(values > 0) & np.isfinite(values)]
     if usual.size == 0:
         return values
-    step = (usual.max() / usual.min()) ** (1 / max(1, len(usual) - 1)) if usual.size > 1 else 10.0
-    gap = max(step**1.5, (usual.max() / usual.min()) ** 0.08)
+    gap = (usual.max() / usual.min()) ** 0.12 if usual.size > 1 else 10.0
     zero, infinity = usual.min() / gap, usual.max() * gap
     ax.set_xscale("log")
     ends = [(v, p, s) for v, p, s in ((0.0, zero, "0"), (np.inf, infinity, "∞")) if np.any(values == v)]
@@ -107,6 +107,10 @@ def plain_log_ticks(axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
+
+
+def _mean(values, over):
+    return values.mean(over) if over in values.dims else values
 
 
 def _axes(ax):
