@@ -25,7 +25,7 @@ def by_path(params, rules: Mapping[str, Noun | None]):
 
     Raises:
         ValueError: if a pattern wins no leaf; the message lists the paths that exist.
-        TypeError: if a rule's value is neither a penalty, a constraint nor None.
+        TypeError: if `rules` is no mapping, or one of its values is neither a penalty, a constraint nor None.
 
     Warns:
         UserWarning: if one array stands at two paths: tied weights would be counted twice. Tie them in the framework.
@@ -35,6 +35,8 @@ def by_path(params, rules: Mapping[str, Noun | None]):
     >>> by_path(params, {"head/*": None, "*/kernel": jr.L1(0.1)})
     {'head': {'bias': None, 'kernel': None}, 'kernel': L1(lam=0.1, axis=None)}
     """
+    if not isinstance(rules, Mapping):
+        raise TypeError(f"`by_path` needs a mapping from patterns to penalties or constraints, got {rules!r}.")
     for pattern, entry in rules.items():
         if not (entry is None or isinstance(entry, Noun)):
             raise TypeError(f"`by_path` needs penalties, constraints or None, got {entry!r} for {pattern!r}.")

@@ -169,6 +169,9 @@ def test_by_path_refuses_other_values():
     with pytest.raises(TypeError, match=r"`by_path` needs penalties, constraints or None, got 0\.1"):
         jr.by_path(plain(), {"*": 0.1})
 
+    with pytest.raises(TypeError, match="`by_path` needs a mapping"):
+        jr.by_path(plain(), jr.L1(1.0))
+
 
 def test_tied_arrays_warn():
     w = jnp.ones(3)
