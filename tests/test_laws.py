@@ -196,12 +196,13 @@ def test_penalty_jit_is_eager_and_vmap_is_a_loop(case):
         return case.row.make(case.shape, factor * case.row.strength(case.shape))
 
     for name, method in METHODS.items():
-        assert_ulps(jax.jit(method)(case.noun, x, g), method(case.noun, x, g), case)
+        scale = 1 if name in ("prox", "optimality") else 1e-30  # differences of numbers of order 1
+        assert_ulps(jax.jit(method)(case.noun, x, g), method(case.noun, x, g), case, scale=scale)
         batch = jax.vmap(lambda f, method=method: method(scaled(f), x, g))(factors)
         for f, result in zip(factors, batch, strict=True):
             if name == "critical" and case.row.name.endswith("weight") and f == 0:
                 continue  # no factor on 0 is enough: inf = inf
-            assert_ulps(result, method(scaled(f), x, g), case)
+            assert_ulps(result, method(scaled(f), x, g), case, scale=scale)
 
 
 @proximable
