@@ -29,7 +29,7 @@ class Noun(abc.ABC):  # noqa: B024 (the two kinds of noun have their own abstrac
 def check_fields(noun: Noun) -> None:
     """Refuse literal numbers below zero or NaN, and store `axis` as None or a tuple of distinct integers.
 
-    It runs at every unflatten: tracers, arrays and placeholders pass.
+    Tracers and arrays pass.
     """
     name = type(noun).__name__
     for field in dataclasses.fields(noun):
@@ -58,8 +58,32 @@ def noun(cls):
     """Make `cls` a frozen dataclass and a pytree: fields are leaves, `static` fields structure.
 
     `eq=False`: comparing traced leaves has no meaning, so nouns compare by identity.
+
+    The class itself is part of the structure. `jax.tree_util.register_dataclass` leaves it out of the comparison (jax
+    0.10, 0.12): the structures of `L1(lam)` and `SquaredL2(lam)` were equal with unequal hashes, and where the hashes
+    met in a cache, `jit` ran the program of the one for the other. Nor are fields checked again when a tree is put
+    together, where they may be gradients or placeholders.
     """
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)
+    structure = [f.name for f in fields if f.metadata.get("static")]
+    data = [f.name for f in fields if f.name not in structure]
+
+    def flatten(self):
+        return [getattr(self, name) for name in data], (cls, *(getattr(self, name) for name in structure))
+
+    def flatten_with_keys(self):
+        leaves, aux = flatten(self)
+        return [(jax.tree_util.GetAttrKey(name), leaf) for name, leaf in zip(data, leaves, strict=True)], aux
+
+    def unflatten(aux, leaves):
+        self = object.__new__(cls)
+        for name, field in zip([*data, *structure], [*leaves, *aux[1:]], strict=True):
+            object.__setattr__(self, name, field)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def is_schedule(x) -> bool:

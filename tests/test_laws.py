@@ -47,6 +47,27 @@ def test_rows_tell_the_truth_about_exactness():
         assert row.noun((4, 3)).projectable == row.exact
 
 
+def test_structures_tell_classes_and_axes_apart():
+    # Equal structures are one entry in jit's cache: the program of the one would run for the other.
+    nouns = [row.noun((4, 3)) for row in [*PENALTIES, *CONSTRAINTS]]
+    for a in nouns:
+        for b in nouns:
+            same = repr(jax.tree.structure(a)) == repr(jax.tree.structure(b))
+            assert (jax.tree.structure(a) == jax.tree.structure(b)) == same
+            if same:
+                assert type(a) is type(b)
+                assert hash(jax.tree.structure(a)) == hash(jax.tree.structure(b))
+
+
+def test_gradients_have_the_type_of_the_noun_and_may_be_negative():
+    slope = jax.grad(lambda pen: -pen.value(jnp.ones(3)))(jr.SquaredL2(0.1, axis=0))
+    assert isinstance(slope, jr.SquaredL2)
+    assert jax.tree.map(float, slope).lam == -1.5
+    assert slope.axis == (0,)
+    with pytest.raises(ValueError, match="`SquaredL2` needs `lam` >= 0"):
+        dataclasses.replace(slope, lam=-1.0)
+
+
 @pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=lambda r: r.name)
 def test_is_a_frozen_pytree_without_call(row):
     noun = row.noun((4, 3))
