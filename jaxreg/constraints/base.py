@@ -58,7 +58,7 @@ class Equality(Constraint):
     constraint: Constraint
 
     def __post_init__(self):
-        if isinstance(self.constraint, Noun | int | float) and not isinstance(self.constraint, Constraint):
+        if not isinstance(self.constraint, Constraint):
             raise TypeError(f"`Equality` needs a constraint, got {self.constraint!r}.")
 
     def violation(self, x) -> jax.Array:

@@ -9,7 +9,7 @@ from jaxreg.arrays import floating, group_axes, per_entry, per_group, safe_sqrt
 from jaxreg.constraints.balls import onto_octahedron, onto_sphere
 from jaxreg.constraints.base import Constraint, excess, keep_inside
 from jaxreg.penalties import L1, GroupL2, Penalty, SquaredL2
-from jaxreg.pytree import Noun, check_fields, noun
+from jaxreg.pytree import check_fields, noun
 
 
 @noun
@@ -37,7 +37,7 @@ class SublevelSet(Constraint):
     bound: jax.typing.ArrayLike
 
     def __post_init__(self):
-        if isinstance(self.penalty, Noun | int | float) and not isinstance(self.penalty, Penalty):
+        if not isinstance(self.penalty, Penalty):
             raise TypeError(f"`SublevelSet` needs a penalty, got {self.penalty!r}.")
         check_fields(self)
 
