@@ -101,7 +101,7 @@ def strength_axis(ax, values) -> np.ndarray:
 
 
 def plain_log_ticks(axis) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5, 10, ... in plain figures."""
+    """Ticks of a logarithmic axis at 1, 2, 3, 5, 10, ... in plain figures."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
