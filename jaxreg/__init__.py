@@ -6,27 +6,53 @@ Penalties λΩ(θ): `L1`, `SquaredL2`, `ElasticNet`, `GroupL2`. Constraints Ω(�
 Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
 `decay`, `proximal`, `projected` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies it.
 
-On trees: `value`, `prox`, `project`, `violation`. At scale: `sweep` over a `grid`; `plotting` shows it.
+On trees: `value`, `prox`, `project`, `violation`; `activity_penalty` on what layers put out.
+At scale: `sweep` over a `grid`; `plotting` shows it.
 """
 
+from jaxreg import conventions as conventions
 from jaxreg import plotting as plotting
 from jaxreg.constraints import Box as Box
 from jaxreg.constraints import Constraint as Constraint
 from jaxreg.constraints import Equality as Equality
 from jaxreg.constraints import L1Ball as L1Ball
 from jaxreg.constraints import L2Ball as L2Ball
+from jaxreg.constraints import LinfBall as LinfBall
 from jaxreg.constraints import NonNegative as NonNegative
+from jaxreg.constraints import NormRange as NormRange
+from jaxreg.constraints import NuclearBall as NuclearBall
+from jaxreg.constraints import Orthonormal as Orthonormal
+from jaxreg.constraints import RankAtMost as RankAtMost
+from jaxreg.constraints import Simplex as Simplex
+from jaxreg.constraints import Sparse as Sparse
+from jaxreg.constraints import SpectralBall as SpectralBall
+from jaxreg.constraints import Sphere as Sphere
 from jaxreg.constraints import SublevelSet as SublevelSet
+from jaxreg.objective import activity_penalty as activity_penalty
 from jaxreg.objective import penalized as penalized
 from jaxreg.objective import project as project
 from jaxreg.objective import prox as prox
 from jaxreg.objective import value as value
 from jaxreg.objective import violation as violation
+from jaxreg.penalties import L0 as L0
 from jaxreg.penalties import L1 as L1
+from jaxreg.penalties import MCP as MCP
+from jaxreg.penalties import SCAD as SCAD
 from jaxreg.penalties import ElasticNet as ElasticNet
 from jaxreg.penalties import GroupL2 as GroupL2
+from jaxreg.penalties import GroupLinf as GroupLinf
+from jaxreg.penalties import GroupMCP as GroupMCP
+from jaxreg.penalties import Huber as Huber
+from jaxreg.penalties import LogSum as LogSum
+from jaxreg.penalties import LpHalf as LpHalf
+from jaxreg.penalties import Nuclear as Nuclear
+from jaxreg.penalties import Orthogonality as Orthogonality
 from jaxreg.penalties import Penalty as Penalty
+from jaxreg.penalties import Slope as Slope
+from jaxreg.penalties import SparseGroup as SparseGroup
+from jaxreg.penalties import SpectralNorm as SpectralNorm
 from jaxreg.penalties import SquaredL2 as SquaredL2
+from jaxreg.penalties import TotalVariation as TotalVariation
 from jaxreg.select import by_path as by_path
 from jaxreg.sweeps import Grid as Grid
 from jaxreg.sweeps import grid as grid

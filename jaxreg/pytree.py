@@ -42,6 +42,13 @@ def check_fields(noun: Noun) -> None:
             raise ValueError(f"`{name}` needs `{field.name}` >= 0, got {number}.")
 
 
+def check_above(noun: Noun, field: str, limit: float) -> None:
+    """Refuse a literal number that is not above `limit`."""
+    number = getattr(noun, field)
+    if isinstance(number, (int, float)) and not number > limit:
+        raise ValueError(f"`{type(noun).__name__}` needs `{field}` > {limit:g}, got {number}.")
+
+
 def _checked_axis(name: str, axis) -> tuple[int, ...] | None:
     if axis is None:
         return None

@@ -1,5 +1,6 @@
 """Every penalty and constraint, one row each or more. A new class needs a row here; the laws do the rest."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class Row:
         number: the strength or bound the laws use; an array over groups or weights as a function of the shape.
         convex: whether the laws of convexity hold.
         exact: whether it has a prox (penalty) or a projection (constraint).
+        member: (shape, bound) -> a point of the set, for sets to which small weights do not belong.
+        lacks: which of `optimality` and `critical` it has no exact answer for, though it has a prox.
     """
 
     name: str
@@ -30,6 +33,8 @@ class Row:
     number: object = 0.7
     convex: bool = True
     exact: bool = True
+    member: Callable | None = None
+    lacks: tuple[str, ...] = ()
 
     def strength(self, shape):
         return self.number(shape) if callable(self.number) else self.number
@@ -44,13 +49,42 @@ def unit(shape):
 
 
 def per_unit(shape):
-    """A number per unit, ascending from 0.2."""
-    return np.linspace(0.2, 1.1, shape[-1]) if len(shape) > 1 else 0.6
+    """A number per unit, ascending from about 0.2, exact in bfloat16."""
+    return np.round(16 * np.linspace(0.2, 1.1, shape[-1])) / 16 if len(shape) > 1 else 0.625
+
+
+def matrix(shape):
+    """The axes of one matrix of a stack: the last two."""
+    return tuple(range(len(shape)))[-2:]
+
+
+def per_matrix(shape):
+    """A number per matrix of a stack, ascending from 0.2."""
+    return np.linspace(0.2, 1.1, math.prod(shape[:-2])).reshape(shape[:-2]) if len(shape) > 2 else 0.6
+
+
+def corner(shape, k):
+    """k in the first weight of each unit, 0 in the others."""
+    x = np.zeros(shape)
+    if x.size:
+        x[(0,) * max(len(shape) - 1, 1)] = k
+    return x
 
 
 def per_weight(shape):
     """A number per weight, zeros included."""
     return np.resize([0.3, 0.0, 0.9, 0.6, 1.2], shape)
+
+
+def per_chain(shape):
+    """A number per chain along the first axis."""
+    return 0.2 + 0.1 * np.arange(math.prod(shape[1:])).reshape(shape[1:])
+
+
+def descending(shape, axes):
+    """A number per rank in a group, from 1.0 down, equal ones and zeros included."""
+    n = math.prod(shape[a] for a in axes)
+    return np.maximum(1 - (np.arange(n) // 2) / max(n // 2 - 1, 2), 0)
 
 
 PENALTIES = [
@@ -68,6 +102,42 @@ PENALTIES = [
     Row("GroupL2 per unit", lambda s, k: jr.GroupL2(k, axis=unit(s))),
     Row("GroupL2 array", lambda s, k: jr.GroupL2(k, axis=unit(s)), per_unit),
     Row("GroupL2 strong", lambda s, k: jr.GroupL2(k, axis=unit(s)), 5.0),
+    Row("Huber", lambda s, k: jr.Huber(k, 0.8)),
+    Row("Huber per weight", lambda s, k: jr.Huber(k, 0.8, axis=unit(s)), per_weight),
+    # concave
+    Row("L0", lambda s, k: jr.L0(k), 0.3, convex=False),
+    Row("MCP", lambda s, k: jr.MCP(k, 2.5, axis=unit(s)), convex=False),
+    Row("MCP hard", lambda s, k: jr.MCP(k, 0.6), convex=False),
+    Row("MCP per weight", lambda s, k: jr.MCP(k, 2.5), per_weight, convex=False),
+    Row("SCAD", lambda s, k: jr.SCAD(k, 3.1), 0.5, convex=False),
+    Row("SCAD two pieces", lambda s, k: jr.SCAD(k, 1.5, axis=unit(s)), 0.5, convex=False),
+    Row("LogSum", lambda s, k: jr.LogSum(k, 0.5), convex=False),
+    Row("LogSum mild", lambda s, k: jr.LogSum(k, 2.0, axis=unit(s)), convex=False),
+    Row("LpHalf", lambda s, k: jr.LpHalf(k), 0.4, convex=False),
+    # grouped
+    Row("SparseGroup", lambda s, k: jr.SparseGroup(k, 0.4, axis=unit(s))),
+    Row("SparseGroup array", lambda s, k: jr.SparseGroup(k, 0.7, axis=unit(s)), per_unit),
+    Row("SparseGroup lasso", lambda s, k: jr.SparseGroup(k, 1.0)),
+    Row("SparseGroup group", lambda s, k: jr.SparseGroup(k, 0.0, axis=unit(s))),
+    Row("GroupLinf", lambda s, k: jr.GroupLinf(k)),
+    Row("GroupLinf array", lambda s, k: jr.GroupLinf(k, axis=unit(s)), per_unit),
+    Row("GroupMCP", lambda s, k: jr.GroupMCP(k, 2.5, axis=unit(s)), convex=False),
+    Row("GroupMCP array", lambda s, k: jr.GroupMCP(k, 0.7, axis=unit(s)), per_unit, convex=False),
+    # ordered
+    Row("Slope", lambda s, k: jr.Slope(k)),
+    Row("Slope array", lambda s, k: jr.Slope(k), lambda s: descending(s, range(len(s)))),
+    Row("Slope per unit", lambda s, k: jr.Slope(k, axis=unit(s)), lambda s: descending(s, unit(s))),
+    Row("TotalVariation", lambda s, k: jr.TotalVariation(k, axis=0)),
+    Row("TotalVariation last", lambda s, k: jr.TotalVariation(k, axis=len(s) - 1), 0.3),
+    Row("TotalVariation array", lambda s, k: jr.TotalVariation(k, axis=0), per_chain),
+    # spectral
+    Row("Nuclear", lambda s, k: jr.Nuclear(k)),
+    Row("Nuclear stack", lambda s, k: jr.Nuclear(k, axis=matrix(s)), per_matrix),
+    Row("SpectralNorm", lambda s, k: jr.SpectralNorm(k)),
+    Row("SpectralNorm stack", lambda s, k: jr.SpectralNorm(k, axis=matrix(s)), per_matrix),
+    Row("Orthogonality", lambda s, k: jr.Orthogonality(k, axis=unit(s)), per_unit, convex=False, exact=False),
+    Row("Orthogonality cosine", lambda s, k: jr.Orthogonality(k, unit(s), cosine=True), convex=False, exact=False),
+    # composition
 ]
 
 CONSTRAINTS = [
@@ -77,6 +147,8 @@ CONSTRAINTS = [
     Row("L1Ball", lambda s, k: jr.L1Ball(k)),
     Row("L1Ball per unit", lambda s, k: jr.L1Ball(k, axis=unit(s))),
     Row("L1Ball array", lambda s, k: jr.L1Ball(k, axis=unit(s)), per_unit),
+    Row("LinfBall", lambda s, k: jr.LinfBall(k)),
+    Row("LinfBall array", lambda s, k: jr.LinfBall(k, axis=unit(s)), per_unit),
     Row("Box", lambda s, k: jr.Box(-0.2, k)),
     Row("Box array", lambda s, k: jr.Box(-k, k), per_weight),
     Row("NonNegative", lambda s, k: jr.NonNegative()),
@@ -86,6 +158,22 @@ CONSTRAINTS = [
     Row("SublevelSet L1 per weight", lambda s, k: jr.SublevelSet(jr.L1(per_weight(s), axis=unit(s)), k), per_unit),
     Row("SublevelSet ElasticNet", lambda s, k: jr.SublevelSet(jr.ElasticNet(1.5, 0.3, axis=unit(s)), k), exact=False),
     Row("Equality", lambda s, k: jr.Equality(jr.L2Ball(k, axis=unit(s))), convex=False, exact=False),
+    Row("SublevelSet GroupLinf", lambda s, k: jr.SublevelSet(jr.GroupLinf(1.5, axis=unit(s)), k), per_unit),
+    # shells, simplex, sparse
+    Row("Sphere", lambda s, k: jr.Sphere(k, axis=unit(s)), 0.75, convex=False, member=corner),
+    Row("Sphere array", lambda s, k: jr.Sphere(k, axis=unit(s)), per_unit, convex=False, member=corner),
+    Row("NormRange", lambda s, k: jr.NormRange(0.4 * k, k, axis=unit(s)), 0.75, convex=False, member=corner),
+    Row("Simplex", lambda s, k: jr.Simplex(k, axis=unit(s)), 0.75, member=corner),
+    Row("Simplex array", lambda s, k: jr.Simplex(k, axis=unit(s)), per_unit, member=corner),
+    Row("Sparse", lambda s, k: jr.Sparse(k, axis=unit(s)), 2.5, convex=False, member=corner),
+    # spectral
+    Row("SpectralBall", lambda s, k: jr.SpectralBall(k)),
+    Row("SpectralBall stack", lambda s, k: jr.SpectralBall(k, axis=matrix(s)), per_matrix),
+    Row("NuclearBall", lambda s, k: jr.NuclearBall(k)),
+    Row("NuclearBall stack", lambda s, k: jr.NuclearBall(k, axis=matrix(s)), per_matrix),
+    Row("RankAtMost", lambda s, k: jr.RankAtMost(k), 1.5, convex=False),
+    Row("RankAtMost stack", lambda s, k: jr.RankAtMost(k, axis=matrix(s)), per_matrix, convex=False),
+    Row("Orthonormal", lambda s, k: jr.Orthonormal(axis=matrix(s)), convex=False),
 ]
 
 

@@ -13,6 +13,8 @@ import jaxreg as jr
 
 all_penalties = pytest.mark.parametrize("case", cases(PENALTIES))
 proximable = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact))
+certified = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and "optimality" not in r.lacks))
+scaled_to_zero = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and "critical" not in r.lacks))
 convex_penalties = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and r.convex))
 all_constraints = pytest.mark.parametrize("case", cases(CONSTRAINTS))
 projectable = pytest.mark.parametrize("case", cases(CONSTRAINTS, lambda r: r.exact))
@@ -118,13 +120,17 @@ def test_prox_is_the_minimiser(case):
     rng = np.random.default_rng(3)
     candidates = [p + scale * rng.normal(size=x.shape) for scale in (1e-3, 1e-2, 0.1, 1) for _ in range(8)]
     candidates += [np.zeros_like(x), x, 0.5 * (p + x)]
+    # one entry at a time, for minima far from p
+    for i in np.ndindex(x.shape):
+        for z in (0.0, x[i], 0.5 * x[i], x[i] - np.sign(x[i]) * step * 0.7):
+            candidates.append(np.array(p))
+            candidates[-1][i] = z
     polish = jax.jit(lambda z: jax.lax.fori_loop(0, 200, lambda i, z: z - 0.3 / (1 + i) * jax.grad(objective)(z), z))
     candidates.append(polish(candidates[0]))
-    for z in candidates:
-        assert float(objective(z)) >= best - slack
+    assert np.min(jax.jit(jax.vmap(objective))(jnp.stack([jnp.asarray(z) for z in candidates]))) >= best - slack
 
 
-@proximable
+@certified
 def test_prox_solves_the_inclusion(case):
     # 0 ∈ (p − x)/step + ∂value(p)
     x, step = case.draw(4), 0.8
@@ -151,7 +157,7 @@ def test_gradient_of_the_moreau_envelope(case):
     np.testing.assert_allclose(jax.grad(envelope)(x), (x - noun.prox(x, step)) / step, atol=1e-12)
 
 
-@proximable
+@certified
 def test_optimality_is_zero_at_solutions_and_not_elsewhere(case):
     x, noun = case.draw(8), case.noun
     x = jnp.where(x == 0, jnp.asarray(1, x.dtype), x)  # off the kinks the gradient is the subdifferential
@@ -164,7 +170,7 @@ def test_optimality_is_zero_at_solutions_and_not_elsewhere(case):
         assert off == pytest.approx(0.25, rel=1e-5)
 
 
-@proximable
+@scaled_to_zero
 def test_critical_is_where_zero_starts_to_solve(case):
     g = case.draw(9).astype(jnp.float64)
     noun, zero = case.noun, jnp.zeros(case.shape)
@@ -174,8 +180,8 @@ def test_critical_is_where_zero_starts_to_solve(case):
     def at(factor):
         return float(dataclasses.replace(noun, lam=factor if scalar else factor * noun.lam).optimality(zero, g))
 
-    if factor == 0:
-        assert not np.any(wide(g))
+    if factor == 0:  # nothing pulls, or no pull moves a weight off 0
+        assert at(1e-12) <= 1e-9
     elif np.isinf(factor):
         assert at(1e6) > 0.01
     else:
@@ -238,7 +244,7 @@ def test_derivative_in_lam(case):
         h = 1e-6
         np.testing.assert_allclose(jax.grad(f)(1.0), (f(1 + h) - f(1 - h)) / (2 * h), atol=1e-7, rtol=1e-7)
         # At λ = 0 the derivative is one-sided, and is not lost.
-        np.testing.assert_allclose(jax.grad(f)(0.0), (f(h) - f(0.0)) / h, atol=3e-5)
+        np.testing.assert_allclose(jax.grad(f)(0.0), (f(1e-9) - f(0.0)) / 1e-9, atol=3e-5)
 
 
 @all_penalties
@@ -261,10 +267,9 @@ def test_zero_strength_ignores_infinite_weights(case, traced):
     derivative = jax.grad(lambda lam: both(lam)[0])(0.0)
     assert np.isfinite(derivative)
     if x.size > 1:
-        others = case.row.make(case.shape, jnp.ones_like(case.row.strength(case.shape)))
-        np.testing.assert_allclose(
-            derivative, others.value(jnp.where(jnp.isinf(x), 0, x)), rtol=8 * float(jnp.finfo(jnp.float32).eps)
-        )
+        h = 1e-6  # exact for what is linear in lam; the concave ones have their value flat by then
+        others = case.row.make(case.shape, h * jnp.ones_like(case.row.strength(case.shape)))
+        np.testing.assert_allclose(derivative, others.value(jnp.where(jnp.isinf(x), 0, x)) / h, rtol=1e-5, atol=1e-4)
 
 
 @all_penalties
@@ -314,7 +319,7 @@ def test_nan_and_infinity_stay_visible_in_projections(case):
         if np.isnan(value):
             assert np.isnan(entry)
             assert np.any(np.isnan(wide(case.noun.violation(bad)))) or case.row.number is per_weight
-        elif "Box" not in case.row.name and "weight" not in case.row.name:
+        elif not any(word in case.row.name for word in ("Box", "Linf", "weight")):
             assert not np.isfinite(entry)
 
 
@@ -341,7 +346,11 @@ def test_projection_is_idempotent_and_lands_inside(case):
         assert p.dtype == x.dtype
         assert p.shape == x.shape
         size = 1 + max(np.abs(wide(p)).sum(), 1)
-        assert np.all(wide(case.noun.violation(p)) <= 8 * case.eps * size)
+        off = wide(case.noun.violation(p))
+        if not case.row.convex:  # a zero group may have no nearest point, and stays
+            off = np.where(np.any(wide(x), getattr(case.noun, "axis", ())), off, 0)
+        if x.size:
+            assert np.all(off <= 8 * case.eps * size)
         np.testing.assert_allclose(wide(case.noun.project(p)), wide(p), atol=4 * case.eps, rtol=0)
 
 
@@ -349,9 +358,11 @@ def test_projection_is_idempotent_and_lands_inside(case):
 def test_projection_is_bitwise_identity_inside(case):
     for scale in (1e-3, 0.05, 0.3, 1.0):
         x = case.draw(22, scale)
-        if type(case.noun) is jr.NonNegative:
+        if scale == 1e-3 and case.row.member:
+            x = jnp.asarray(case.row.member(case.shape, case.row.strength(case.shape)), case.dtype)
+        elif type(case.noun) is jr.NonNegative:
             x = jnp.abs(x)
-        x = x.at[(0,) * x.ndim].set(-0.0) if x.size else x
+        x = x.at[(-1,) * x.ndim].set(-0.0) if x.shape[0] > 1 else x
         inside = wide(case.noun.violation(x)) <= 0
         axis = getattr(getattr(case.noun, "penalty", case.noun), "axis", ())
         axis = tuple(range(x.ndim)) if axis is None else axis
@@ -364,16 +375,16 @@ def test_projection_is_bitwise_identity_inside(case):
             assert inside.sum() >= 0.5 * x.size
 
 
-@convex_constraints
+@projectable
 def test_projection_is_nearest(case):
-    # ⟨x − p, y − p⟩ ≤ 0 for every y in the set
+    # No member is nearer; where the set is convex, ⟨x − p, y − p⟩ ≤ 0 for every y in it.
     x = case.draw(23)
     p, x = wide(case.noun.project(x)), wide(x)
-    for seed in range(30):
-        y = wide(case.noun.project(case.draw(30 + seed, scale=0.2 * (1 + seed)).astype(jnp.float64)))
-        slack = 16 * case.eps * (1 + np.abs(x).sum()) * (1 + np.abs(p).sum())
-        assert np.sum((x - p) * (y - p)) <= slack
-    assert np.all(wide(case.noun.violation(jnp.asarray(p))) <= 8 * case.eps * (1 + np.abs(p).sum()))
+    others = jnp.stack([case.draw(30 + seed, scale=0.2 * (1 + seed)).astype(jnp.float64) for seed in range(30)])
+    slack = 16 * case.eps * (1 + np.abs(x).sum()) * (1 + np.abs(p).sum())
+    for y in wide(jax.jit(jax.vmap(case.noun.project))(others)):
+        assert np.sum(np.square(x - p)) <= np.sum(np.square(x - y)) + slack
+        assert np.sum((x - p) * (y - p)) <= slack or not case.row.convex
 
 
 @convex_constraints

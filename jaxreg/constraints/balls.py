@@ -1,12 +1,11 @@
-"""Norm balls, per group, and the projections behind them."""
-
-import functools
+"""Norm balls, per group."""
 
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, in_groups, norm, polar
+from jaxreg.arrays import Axis, in_groups, norm
 from jaxreg.constraints.base import Constraint, excess, keep_inside
+from jaxreg.geometry import onto_octahedron, onto_sphere
 from jaxreg.pytree import noun, static
 
 
@@ -79,46 +78,32 @@ class L1Ball(Constraint):
         return keep_inside(x, self.violation(z), onto_octahedron(z, radius, axes), axes)
 
 
-def onto_sphere(x, radius, axes) -> jax.Array:
-    """x·r/‖x‖ per group with ‖x‖ > r, x elsewhere."""
-    direction, size = polar(x, axes)
-    outside = size > radius
-    return jnp.where(outside, direction * jnp.where(outside, radius, 0), x)
+@noun
+class LinfBall(Constraint):
+    r"""‖x‖_∞ ≤ r per group: no weight of the group exceeds r.
 
+    Args:
+        radius: r ≥ 0 (inf allowed), a number or an array that broadcasts against the groups (an r per group).
+        axis: the axes inside one group (0 for the incoming weights of a unit of an `(in, out)` kernel, 1 for
+            `(out, in)`, (0, 1, 2) for HWIO convolutions); None is one group.
 
-@functools.partial(jax.jit, static_argnames="axes")  # called eagerly, the loop would compile anew each time
-def onto_octahedron(x, radius, axes, weights=1.0) -> jax.Array:
-    """Nearest point with Σ wᵢ|xᵢ| = r per group with Σ wᵢ|xᵢ| > r, x elsewhere.
+    Raises:
+        ValueError: if a literal `radius` is negative or NaN.
 
-    It is sign(x)·(|x| − θw)₊, θ the root of the convex, decreasing, piecewise linear Σ w(|x| − θw)₊ − r. Newton
-    from the left climbs to it in finitely many steps (Michelot's algorithm), with neither sort nor gather.
+    >>> LinfBall(1.0).project(jnp.array([2.0, -1.5, 0.25])).tolist()
+    [1.0, -1.0, 0.25]
     """
-    w = jnp.broadcast_to(jnp.asarray(weights, x.dtype), x.shape)
-    counts = w > 0
-    size = jnp.abs(x)
-    # Relative to the largest entry the arithmetic is as fine as r, however large x is: the kept ones are within r.
-    top = jnp.max(jnp.where(counts, size / jnp.where(counts, w, 1), 0), axes, keepdims=True, initial=0)
-    depth = size - jax.lax.stop_gradient(top) * w
-    outside = jnp.sum(w * size, axes, keepdims=True) > radius
-    radius = jnp.where(outside, radius, 0)
 
-    def root(active, depth, radius):
-        pull = jnp.sum(jnp.where(active, w * depth, 0), axes, keepdims=True) - radius
-        total = jnp.sum(jnp.where(active, jnp.square(w), 0), axes, keepdims=True)
-        return pull / jnp.where(total > 0, total, 1)
+    radius: jax.typing.ArrayLike
+    axis: Axis = static(default=None)
 
-    def newton(carry):
-        theta, _ = carry
-        active = counts & (fixed > theta * fixed_w)
-        # Rounding must not let a group step back: two of them in turn would never end.
-        return jnp.maximum(root(active, fixed, fixed_radius), theta), theta
+    def violation(self, x) -> jax.Array:
+        """‖x‖_∞ − r per group."""
+        x, axes, radius = in_groups(self, x, self.radius)
+        return jnp.squeeze(excess(jnp.max(x * jnp.sign(x), axes, keepdims=True, initial=0), radius), axes)
 
-    fixed, fixed_w, fixed_radius = jax.lax.stop_gradient((depth, w, radius))
-    # The root of the widest set and −r/min w² are both on its left; the first may overflow, the second is no use alone.
-    least = jnp.min(jnp.where(counts, fixed_w, jnp.inf), axes, keepdims=True, initial=jnp.inf)
-    first = jnp.maximum(root(counts, fixed, fixed_radius), -fixed_radius / jnp.square(least))
-    theta, _ = jax.lax.while_loop(lambda c: jnp.any(c[0] > c[1]), newton, (first, jnp.full_like(first, -jnp.inf)))
-    active = counts & (fixed > theta * fixed_w)
-    kept = jnp.sign(x) * jnp.maximum(depth - root(active, depth, radius) * w, 0)
-    kept = jnp.where(active | ~counts, kept, 0)
-    return jnp.where(outside, jnp.where(jnp.isfinite(top), kept, jnp.nan), x)
+    def project(self, x) -> jax.Array:
+        """sign(x)·min(|x|, r)."""
+        z, axes, radius = in_groups(self, x, self.radius)
+        clipped = jnp.where(jnp.abs(z) > radius, jnp.sign(z) * radius, z)
+        return keep_inside(x, self.violation(z), clipped, axes)

@@ -1,6 +1,7 @@
 """What a constraint is."""
 
 import abc
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ class Constraint(Noun):
     To add one: a frozen dataclass (`@noun`) with `violation` and, where it has a closed form, `project`;
     then a row in `tests/table.py`.
     """
+
+    differentiable: ClassVar[bool] = True  # False where the gradient of `violation` says nothing, as for a count
 
     @abc.abstractmethod
     def violation(self, x) -> jax.Array:

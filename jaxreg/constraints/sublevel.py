@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import floating, group_axes, per_entry, per_group, safe_sqrt
-from jaxreg.constraints.balls import onto_octahedron, onto_sphere
 from jaxreg.constraints.base import Constraint, excess, keep_inside
-from jaxreg.penalties import L1, GroupL2, Penalty, SquaredL2
+from jaxreg.geometry import onto_octahedron, onto_sphere
+from jaxreg.penalties import L1, GroupL2, GroupLinf, Penalty, SquaredL2
 from jaxreg.pytree import check_fields, noun
 
 
@@ -17,7 +17,7 @@ class SublevelSet(Constraint):
     r"""{x : measure(x) ≤ k}, group by group, the strength of the penalty included.
 
     `SublevelSet(SquaredL2(1.0, axis=0), k)` is ½‖w_j‖² ≤ k for every column j of W. `violation` always exists;
-    `project` for `L1`, `GroupL2` and `SquaredL2` (the last with one λ per group), which have a closed form.
+    `project` where there is a closed form: `L1`, `SquaredL2` (with one λ per group), `GroupL2`, `GroupLinf`.
 
     Args:
         penalty: the penalty λΩ; its `axis` makes the groups.
@@ -77,6 +77,12 @@ def _(penalty: L1, x, bound, axes):
 @nearest.register
 def _(penalty: GroupL2, x, bound, axes):
     return onto_sphere(x, _quotient(bound, per_group(penalty.lam, x, axes, penalty)), axes)
+
+
+@nearest.register
+def _(penalty: GroupLinf, x, bound, axes):
+    cap = _quotient(bound, per_group(penalty.lam, x, axes, penalty))
+    return jnp.where(jnp.abs(x) > cap, jnp.sign(x) * cap, x)
 
 
 @nearest.register

@@ -13,7 +13,8 @@ class Penalty(Noun):
     """λΩ on one array.
 
     To add one: a frozen dataclass (`@noun`) with `measure`, and, where they are exact, `prox`, `optimality` and
-    `critical`; then a row in `tests/table.py`. A penalty without an exact prox defines none of the three.
+    `critical`; then a row in `tests/table.py`. A function of each weight by itself is a `Separable`, one of the norm
+    of each group a `Radial`: they say only what happens to one number.
     """
 
     differentiable: ClassVar[bool] = True  # False where the gradient says nothing, as for a count

@@ -1,23 +1,74 @@
-"""Penalties that act on each weight by itself; `lam` may hold one λ per weight."""
+"""Convex penalties on each weight by itself; every number may be an array, one for each weight."""
+
+import abc
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import Axis, floating, group_axes, masked, per_entry, times
+from jaxreg.geometry import soft_threshold
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
 from jaxreg.pytree import check_fields, noun, static
 
 
-def soft_threshold(x, threshold) -> jax.Array:
-    """sign(x)·max(|x| − threshold, 0); its zeros are +0."""
-    return jnp.where(jnp.abs(x) <= threshold, 0, x - jnp.sign(x) * threshold)
+class Separable(Penalty):
+    """Σ φ(xᵢ), φ even: a subclass says what one weight costs, how its prox shrinks it, and φ's slope at the kink.
+
+    Its fields are `lam`, its own numbers, and `axis`.
+    """
+
+    lam: jax.typing.ArrayLike
+    axis: Axis
+
+    @abc.abstractmethod
+    def cost(self, x, lam) -> jax.Array:
+        """φ(x), entry by entry; its gradient at 0 is 0."""
+
+    @abc.abstractmethod
+    def shrink(self, x, step, lam) -> jax.Array:
+        """argmin_z ½(z − x)² + step·φ(z), entry by entry; x itself, bit for bit, where step·λ = 0."""
+
+    @abc.abstractmethod
+    def kink(self, x) -> jax.typing.ArrayLike:
+        """φ'(0⁺)/λ: below this share of λ no gradient moves a weight off 0."""
+
+    def measure(self, x) -> jax.Array:
+        """Σ φ(x) per group."""
+        x = floating(x, self)
+        lam = per_entry(self.lam, x, self)
+        return jnp.sum(self.cost(masked(x, lam), lam), group_axes(self.axis, x, self))
+
+    def prox(self, x, step) -> jax.Array:
+        """argmin_z ½‖z − x‖² + step·Σ φ(z)."""
+        z = floating(x, self)
+        return self.shrink(z, per_entry(step, z, self), per_entry(self.lam, z, self)).astype(jnp.result_type(x))
+
+    def optimality(self, x, g) -> jax.Array:
+        """max over weights of |g + φ'(x)|, or (|g| − φ'(0⁺))₊ where x = 0."""
+        x, g = floating(x, self), floating(g, self)
+        lam = per_entry(self.lam, x, self)
+        slope = jax.grad(lambda x: jnp.sum(self.cost(masked(x, lam), lam)))(x)
+        at_zero = jnp.maximum(jnp.abs(g) - times(lam, jnp.asarray(self.kink(x), x.dtype)), 0)
+        return largest(jnp.where(x == 0, at_zero, jnp.abs(g + jnp.where(jnp.isnan(x), x, slope))))
+
+    def critical(self, g) -> jax.Array:
+        """max |g|λ/φ'(0⁺) (with an array λ, max |g|/φ'(0⁺))."""
+        g = floating(g, self)
+        share = jnp.asarray(self.kink(g), g.dtype)
+        return smallest_factor(jnp.abs(g), per_entry(self.lam, g, self), share)
+
+
+def magnitude(x) -> jax.Array:
+    """|x| with derivative 0 at 0."""
+    return x * jnp.sign(x)
 
 
 @noun
-class L1(Penalty):
+class L1(Separable):
     r"""Lasso penalty, λ‖x‖₁ = Σ λ|xᵢ|.
 
-    Its gradient at 0 is 0. Exact zeros come from `prox` (verb `proximal`), never from gradient steps.
+    Its gradient at 0 is 0. Exact zeros come from `prox` (verb `proximal`), never from gradient steps. Its `prox` is
+    the soft threshold, sign(x)·max(|x| − step·λ, 0).
 
     Args:
         lam: λ ≥ 0, a number or an array that broadcasts against the weights (a λ per weight).
@@ -39,34 +90,22 @@ class L1(Penalty):
     lam: jax.typing.ArrayLike
     axis: Axis = static(default=None)
 
-    def measure(self, x) -> jax.Array:
-        """Σ λ|x| per group."""
-        x = floating(x, self)
-        lam = per_entry(self.lam, x, self)
-        m = masked(x, lam)  # before the product with its sign, whose derivative would be 0·∞
-        return jnp.sum(times(lam, m * jnp.sign(m)), group_axes(self.axis, x, self))
+    def cost(self, x, lam):
+        """λ|x|."""
+        return times(lam, magnitude(x))
 
-    def prox(self, x, step) -> jax.Array:
-        """Soft threshold: sign(x)·max(|x| − step·λ, 0)."""
-        z = floating(x, self)
-        threshold = times(per_entry(step, z, self), per_entry(self.lam, z, self))
-        return soft_threshold(z, threshold).astype(jnp.result_type(x))
+    def shrink(self, x, step, lam):
+        """The soft threshold at step·λ."""
+        return soft_threshold(x, times(step, lam))
 
-    def optimality(self, x, g) -> jax.Array:
-        """max over weights of |g + λ sign(x)|, or (|g| − λ)₊ where x = 0."""
-        x, g = floating(x, self), floating(g, self)
-        lam = per_entry(self.lam, x, self)
-        return largest(jnp.where(x == 0, jnp.maximum(jnp.abs(g) - lam, 0), jnp.abs(g + lam * jnp.sign(x))))
-
-    def critical(self, g) -> jax.Array:
-        """max |g| (with an array λ, max |g|/λ)."""
-        g = floating(g, self)
-        return smallest_factor(jnp.abs(g), per_entry(self.lam, g, self))
+    def kink(self, x):
+        """1."""
+        return 1.0
 
 
 @noun
-class SquaredL2(Penalty):
-    r"""Ridge penalty, (λ/2)‖x‖²; its gradient is λx.
+class SquaredL2(Separable):
+    r"""Ridge penalty, (λ/2)‖x‖²; its gradient is λx, its `prox` x/(1 + step·λ).
 
     Args:
         lam: λ ≥ 0, a number or an array that broadcasts against the weights (a λ per weight).
@@ -88,32 +127,21 @@ class SquaredL2(Penalty):
     lam: jax.typing.ArrayLike
     axis: Axis = static(default=None)
 
-    def measure(self, x) -> jax.Array:
-        """Σ (λ/2)x² per group."""
-        x = floating(x, self)
-        lam = per_entry(self.lam, x, self)
-        return jnp.sum(times(lam / 2, jnp.square(masked(x, lam))), group_axes(self.axis, x, self))
+    def cost(self, x, lam):
+        """(λ/2)x²."""
+        return times(lam / 2, jnp.square(x))
 
-    def prox(self, x, step) -> jax.Array:
-        """x / (1 + step·λ)."""
-        z = floating(x, self)
-        shrink = times(per_entry(step, z, self), per_entry(self.lam, z, self))
-        return (z / (1 + shrink)).astype(jnp.result_type(x))
+    def shrink(self, x, step, lam):
+        """x/(1 + step·λ)."""
+        return x / (1 + times(step, lam))
 
-    def optimality(self, x, g) -> jax.Array:
-        """max |g + λx|."""
-        x, g = floating(x, self), floating(g, self)
-        lam = per_entry(self.lam, x, self)
-        return largest(jnp.abs(g + lam * masked(x, lam)))
-
-    def critical(self, g) -> jax.Array:
-        """0 where g = 0, else inf: no finite λ sets a weight to zero."""
-        g = floating(g, self)
-        return smallest_factor(jnp.abs(g), per_entry(self.lam, g, self), share=jnp.zeros((), g.dtype))
+    def kink(self, x):
+        """0: no finite λ sets a weight to zero."""
+        return 0.0
 
 
 @noun
-class ElasticNet(Penalty):
+class ElasticNet(Separable):
     r"""Elastic net in glmnet's parametrization, λ(ρ‖x‖₁ + (1−ρ)/2 ‖x‖²) with ρ = `l1_ratio`.
 
     Args:
@@ -138,33 +166,69 @@ class ElasticNet(Penalty):
 
     def __post_init__(self):
         check_fields(self)
-        if isinstance(self.l1_ratio, (int, float)) and self.l1_ratio > 1:
-            raise ValueError(f"`ElasticNet` needs `l1_ratio` in [0, 1], got {self.l1_ratio}.")
+        check_ratio(self)
 
-    def _parts(self, x) -> tuple[L1, SquaredL2]:
-        lam, ratio = per_entry(self.lam, x, self), per_entry(self.l1_ratio, x, self)
-        return L1(times(lam, ratio), self.axis), SquaredL2(times(lam, 1 - ratio), self.axis)
+    def cost(self, x, lam):
+        """λ(ρ|x| + (1−ρ)x²/2)."""
+        ratio = self.kink(x)
+        return times(times(lam, ratio), magnitude(x)) + times(times(lam, 1 - ratio) / 2, jnp.square(x))
 
-    def measure(self, x) -> jax.Array:
-        """Σ λ(ρ|x| + (1−ρ)x²/2) per group."""
-        x = floating(x, self)
-        l1, l2 = self._parts(x)
-        return l1.measure(x) + l2.measure(x)
+    def shrink(self, x, step, lam):
+        """The soft threshold at step·λρ, divided by 1 + step·λ(1−ρ)."""
+        ratio, t = self.kink(x), times(step, lam)
+        return soft_threshold(x, times(t, ratio)) / (1 + times(t, 1 - ratio))
 
-    def prox(self, x, step) -> jax.Array:
-        """Soft threshold by step·λρ, then division by 1 + step·λ(1−ρ)."""
-        z = floating(x, self)
-        l1, l2 = self._parts(z)
-        return l2.prox(l1.prox(z, step), step).astype(jnp.result_type(x))
+    def kink(self, x):
+        """ρ."""
+        return per_entry(self.l1_ratio, x, self)
 
-    def optimality(self, x, g) -> jax.Array:
-        """The lasso's distance at the gradient g + λ(1−ρ)x."""
-        x, g = floating(x, self), floating(g, self)
-        l1, l2 = self._parts(x)
-        return l1.optimality(x, g + l2.lam * masked(x, l2.lam))
 
-    def critical(self, g) -> jax.Array:
-        """max |g|/ρ (with an array λ, max |g|/(λρ)); inf at ρ = 0."""
-        g = floating(g, self)
-        ratio = per_entry(self.l1_ratio, g, self)
-        return smallest_factor(jnp.abs(g), per_entry(self.lam, g, self), share=ratio)
+@noun
+class Huber(Separable):
+    r"""Huber's function of each weight, λΣ h(xᵢ): h = x²/2 up to `delta`, δ(|x| − δ/2) beyond.
+
+    Ridge for small weights, the lasso for large ones: outliers are spared, and nothing is set to zero. Its `prox` is
+    x/(1 + step·λ) up to δ(1 + step·λ), x − step·λδ·sign(x) beyond.
+
+    Args:
+        lam: λ ≥ 0, a number or an array that broadcasts against the weights (a λ per weight).
+        delta: δ ≥ 0, in the units of the weights; inf is `SquaredL2`. A number or an array, as `lam`.
+        axis: the axes inside one group of `measure` (0 for the incoming weights of a unit of an `(in, out)` kernel,
+            1 for `(out, in)`, (0, 1, 2) for HWIO convolutions); None is one group. Changes no other method.
+
+    Raises:
+        ValueError: if a literal `lam` or `delta` is negative or NaN.
+
+    >>> Huber(2.0, 1.0).value(jnp.array([0.5, -3.0])).item()
+    5.25
+    >>> Huber(1.0, 1.0).prox(jnp.array([1.0, -3.0]), step=1.0).tolist()
+    [0.5, -2.0]
+
+    References:
+        Huber, Robust estimation of a location parameter, 1964.
+    """
+
+    lam: jax.typing.ArrayLike
+    delta: jax.typing.ArrayLike
+    axis: Axis = static(default=None)
+
+    def cost(self, x, lam):
+        """λx²/2 up to δ, λδ(|x| − δ/2) beyond."""
+        size = magnitude(x)
+        inner = jnp.minimum(size, per_entry(self.delta, x, self))
+        return times(lam, inner * (size - inner / 2))
+
+    def shrink(self, x, step, lam):
+        """x/(1 + step·λ) up to δ(1 + step·λ), x − step·λδ·sign(x) beyond."""
+        t, delta = times(step, lam), per_entry(self.delta, x, self)
+        return jnp.where(jnp.abs(x) <= times(delta, 1 + t), x / (1 + t), x - jnp.sign(x) * times(t, delta))
+
+    def kink(self, x):
+        """0: no finite λ sets a weight to zero."""
+        return 0.0
+
+
+def check_ratio(pen) -> None:
+    """Refuse a literal `l1_ratio` above 1."""
+    if isinstance(pen.l1_ratio, (int, float)) and pen.l1_ratio > 1:
+        raise ValueError(f"`{type(pen).__name__}` needs `l1_ratio` in [0, 1], got {pen.l1_ratio}.")
