@@ -12,6 +12,7 @@ At scale: `sweep` over a `grid`; `plotting` shows it.
 
 from jaxreg import conventions as conventions
 from jaxreg import plotting as plotting
+from jaxreg.activity import activity_penalty as activity_penalty
 from jaxreg.constraints import Box as Box
 from jaxreg.constraints import Constraint as Constraint
 from jaxreg.constraints import Equality as Equality
@@ -28,10 +29,11 @@ from jaxreg.constraints import Sparse as Sparse
 from jaxreg.constraints import SpectralBall as SpectralBall
 from jaxreg.constraints import Sphere as Sphere
 from jaxreg.constraints import SublevelSet as SublevelSet
-from jaxreg.objective import activity_penalty as activity_penalty
+from jaxreg.objective import moreau_envelope as moreau_envelope
 from jaxreg.objective import penalized as penalized
 from jaxreg.objective import project as project
 from jaxreg.objective import prox as prox
+from jaxreg.objective import towards as towards
 from jaxreg.objective import value as value
 from jaxreg.objective import violation as violation
 from jaxreg.penalties import L0 as L0
@@ -52,7 +54,9 @@ from jaxreg.penalties import Slope as Slope
 from jaxreg.penalties import SparseGroup as SparseGroup
 from jaxreg.penalties import SpectralNorm as SpectralNorm
 from jaxreg.penalties import SquaredL2 as SquaredL2
+from jaxreg.penalties import Sum as Sum
 from jaxreg.penalties import TotalVariation as TotalVariation
+from jaxreg.penalties import Towards as Towards
 from jaxreg.select import by_path as by_path
 from jaxreg.sweeps import Grid as Grid
 from jaxreg.sweeps import grid as grid

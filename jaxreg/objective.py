@@ -8,9 +8,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxreg.constraints import Constraint
-from jaxreg.penalties import Penalty
-from jaxreg.pytree import Noun, lift, nouns_of, tree_add
+from jaxreg.arrays import floating
+from jaxreg.penalties import Towards
+from jaxreg.pytree import lift, tree_add
+from jaxreg.requirements import require_constraints, require_penalties
 
 
 def value(pens, params) -> jax.Array:
@@ -44,6 +45,62 @@ def prox(pens, params, step):
     """
     require_penalties(pens, "prox", proximable=True)
     return lift(lambda pen, p: pen.prox(p, step), pens, params)
+
+
+def moreau_envelope(pens, params, step) -> jax.Array:
+    r"""min_z ‖z − θ‖²/(2·step) + Σ λΩ(z), the penalty made smooth; its gradient is (θ − prox(θ))/step.
+
+    Args:
+        pens: a penalty with a prox, or a prefix tree of such and None.
+        params: the parameters θ.
+        step: the width of the smoothing, > 0, a number.
+
+    Returns:
+        A scalar of float32 at least. With `L1` it is Huber's function.
+
+    >>> import jaxreg as jr
+    >>> moreau_envelope(jr.L1(1.0), {"w": jnp.array([3.0, -0.5])}, step=1.0).item()
+    2.625
+
+    References:
+        Parikh and Boyd, Proximal algorithms, 2014, section 3.1.
+    """
+    require_penalties(pens, "moreau_envelope", proximable=True)
+    values = []
+
+    def envelope(pen, p):
+        p = floating(p, pen)
+        z = pen.prox(p, step)
+        values.append(jnp.sum(jnp.square(z - p)) / (2 * jnp.asarray(step, p.dtype)) + pen.value(z))
+
+    lift(envelope, pens, params)
+    return tree_add(values)
+
+
+def towards(pens, anchors):
+    r"""λΩ(θ − anchor) for a whole tree: each penalty of `pens` as `Towards(penalty, anchor)`.
+
+    With `SquaredL2` it pulls to pretrained weights (L2-SP); with an array λ for each weight, the Fisher information
+    say, it is elastic weight consolidation.
+
+    Args:
+        pens: a penalty, or a prefix tree of penalties and None.
+        anchors: a tree of arrays with the structure of the parameters.
+
+    Returns:
+        A tree of penalties and None, for any verb.
+
+    >>> import jaxreg as jr
+    >>> pens = towards(jr.SquaredL2(2.0), {"w": jnp.ones(2)})
+    >>> value(pens, {"w": jnp.array([1.0, 3.0])}).item()
+    4.0
+
+    References:
+        Li, Grandvalet and Davoine, Explicit inductive bias for transfer learning, 2018, eq. 3;
+        Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks, 2017, eq. 3.
+    """
+    require_penalties(pens, "towards")
+    return lift(Towards, pens, anchors, otherwise=lambda anchor: None)
 
 
 def project(cons, params):
@@ -116,125 +173,3 @@ def penalized(loss_fn: Callable, pens, num_examples=None, has_aux: bool = False)
         return tree_add([jnp.asarray(loss), penalty]), parts
 
     return objective
-
-
-def activity_penalty(pens, activations, *, batch_axis: int = 0) -> jax.Array:
-    r"""Σ λΩ(a) / n over the activations a, n = `a.shape[batch_axis]` being the batch size of each: a scalar.
-
-    The activity regularizer of Keras, to be added to the loss; `penalized` adds those of kernels and biases. A penalty
-    acts on the whole array, batch included: `GroupL2(lam, axis=0)` makes a group of one unit's activations over the
-    batch, `axis=1` of one example's, and an array `lam` broadcasts likewise.
-
-    Args:
-        pens: a penalty, or a prefix tree of penalties and None, as for `value`.
-        activations: arrays with a batch axis, such as a collection that Flax has sown: every entry counts.
-        batch_axis: the axis of the examples, an int; negative counts from the end.
-
-    Returns:
-        A scalar of float32 at least; an empty batch adds 0.
-
-    Raises:
-        TypeError: if `pens` holds anything but penalties, or `batch_axis` is no int.
-        ValueError: if an activation has no axis `batch_axis`.
-
-    >>> import jaxreg as jr
-    >>> activations = {"hidden": jnp.ones((4, 3)), "logits": jnp.ones((4, 2))}
-    >>> activity_penalty({"hidden": jr.L1(0.5), "logits": None}, activations).item()
-    1.5
-
-    Flax linen. Sow into "intermediates", which `init` leaves out. Any other collection comes back from `init`, filled
-    by its batch, and `apply` appends to it: whatever you sow into, keep only `init(...)["params"]`.
-
-    >>> import flax.linen as nn
-    >>> class Net(nn.Module):
-    ...     @nn.compact
-    ...     def __call__(self, x):
-    ...         hidden = nn.relu(nn.Dense(3)(x))
-    ...         self.sow("intermediates", "hidden", hidden)
-    ...         return nn.Dense(1)(hidden)
-    >>> net, x = Net(), jnp.ones((8, 2))
-    >>> params = net.init(jax.random.key(0), x)["params"]
-    >>> def loss_fn(params):
-    ...     y, sown = net.apply({"params": params}, x, mutable="intermediates")
-    ...     return jnp.mean((y - 1) ** 2) + activity_penalty(jr.L1(1e-3), sown["intermediates"])
-    >>> pens = jr.by_path(params, {"*/kernel": jr.SquaredL2(1e-2), "*/bias": jr.L1(1e-2)})
-    >>> slope, parts = jax.grad(penalized(loss_fn, pens), has_aux=True)(params)
-
-    Flax nnx. `capture` returns what is sown. Without it the values pile up in the model, which `jit` then traces anew
-    at each step, until `nnx.pop(model, nnx.Intermediate)` takes them out.
-
-    >>> from flax import nnx
-    >>> class Net(nnx.Module):
-    ...     def __init__(self, rngs):
-    ...         self.first, self.last = nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 1, rngs=rngs)
-    ...     def __call__(self, x):
-    ...         hidden = nnx.relu(self.first(x))
-    ...         self.sow(nnx.Intermediate, "hidden", hidden)
-    ...         return self.last(hidden)
-    >>> def loss_fn(model):
-    ...     y, sown = nnx.capture(model, nnx.Intermediate)(x)
-    ...     return jnp.mean((y - 1) ** 2) + activity_penalty({"hidden": jr.L1(1e-3)}, sown)
-    >>> model = Net(nnx.Rngs(0))
-    >>> pens = jr.by_path(model, {"*/kernel": jr.SquaredL2(1e-2), "*/bias": jr.L1(1e-2)})
-    >>> slope, parts = nnx.grad(penalized(loss_fn, pens), has_aux=True)(model)
-
-    References:
-        Keras documentation, Layer weight regularizers, `activity_regularizer`.
-    """
-    require_penalties(pens, "activity_penalty")
-    if type(batch_axis) is not int:
-        raise TypeError(f"`activity_penalty` needs an int as `batch_axis`, got {batch_axis!r}.")
-    values = []
-
-    def per_example(pen, activation):
-        shape = jnp.shape(activation)
-        if not -len(shape) <= batch_axis < len(shape):
-            raise ValueError(
-                f"`activity_penalty` needs activations that have axis {batch_axis} (`batch_axis`), got shape {shape}."
-            )
-        values.append(pen.value(activation) / max(shape[batch_axis], 1))
-
-    lift(per_example, pens, activations)
-    return tree_add(values)
-
-
-# ------------------------------------------------------------------ what a verb can ask of its nouns
-
-
-def require_penalties(pens, verb: str, *, proximable: bool = False, differentiable: bool = False) -> None:
-    """Raise TypeError, naming the verb to use, unless `pens` holds penalties that can do what `verb` needs."""
-    _require(pens, Penalty, verb, "penalties", "For a constraint use `projected` or `multipliers`.")
-    for pen in nouns_of(pens):
-        name = type(pen).__name__
-        if proximable and not pen.proximable:
-            raise TypeError(
-                f"`{verb}` needs penalties with an exact `prox`; `{name}` has none. Use `penalized`, "
-                "`add_penalty_gradient` or `decay`, which need only its gradient."
-            )
-        if differentiable and not pen.differentiable:
-            raise TypeError(
-                f"`{verb}` needs penalties with a gradient; that of `{name}` says nothing. Use `proximal`, which "
-                "needs only its `prox`."
-            )
-
-
-def require_constraints(cons, verb: str, *, projectable: bool = False) -> None:
-    """Raise TypeError, naming the verb to use, unless `cons` holds constraints that can do what `verb` needs."""
-    _require(
-        cons, Constraint, verb, "constraints", "For a penalty use `decay` or `proximal`, or bound it: `SublevelSet`."
-    )
-    for con in nouns_of(cons):
-        if projectable and not con.projectable:
-            inner = getattr(con, "penalty", None) or getattr(con, "constraint", None)
-            name = f"{type(con).__name__}({type(inner).__name__})" if inner else type(con).__name__
-            raise TypeError(
-                f"`{verb}` needs constraints with a closed-form projection; `{name}` has none. Use `multipliers`, "
-                "which needs only its `violation`."
-            )
-
-
-def _require(nouns, kind: type[Noun], verb: str, plural: str, advice: str) -> None:
-    for entry in nouns_of(nouns):
-        if not isinstance(entry, kind):
-            hint = advice if isinstance(entry, Noun) else "See `by_path` for trees of them."
-            raise TypeError(f"`{verb}` needs {plural} (or None for 'leave alone'), got {entry!r}. {hint}")

@@ -60,6 +60,13 @@ def _checked_axis(name: str, axis) -> tuple[int, ...] | None:
     return axes
 
 
+def title(noun: Noun) -> str:
+    """The class of a noun with those of the nouns it wraps."""
+    fields = [getattr(noun, field.name) for field in dataclasses.fields(noun)]
+    inner = [n for f in fields for n in (f if isinstance(f, (tuple, list)) else [f]) if isinstance(n, Noun)]
+    return type(noun).__name__ + (f"({', '.join(map(title, inner))})" if inner else "")
+
+
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
 def noun(cls):
     """Make `cls` a frozen dataclass and a pytree: fields are leaves, `static` fields structure.

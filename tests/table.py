@@ -24,6 +24,7 @@ class Row:
         number: the strength or bound the laws use; an array over groups or weights as a function of the shape.
         convex: whether the laws of convexity hold.
         exact: whether it has a prox (penalty) or a projection (constraint).
+        origin: shape -> the point where a penalty is 0.
         member: (shape, bound) -> a point of the set, for sets to which small weights do not belong.
         lacks: which of `optimality` and `critical` it has no exact answer for, though it has a prox.
     """
@@ -33,6 +34,7 @@ class Row:
     number: object = 0.7
     convex: bool = True
     exact: bool = True
+    origin: Callable = np.zeros
     member: Callable | None = None
     lacks: tuple[str, ...] = ()
 
@@ -63,6 +65,11 @@ def per_matrix(shape):
     return np.linspace(0.2, 1.1, math.prod(shape[:-2])).reshape(shape[:-2]) if len(shape) > 2 else 0.6
 
 
+def home(shape):
+    """Anchors, exact in bfloat16."""
+    return np.resize([0.5, -1.0, 0.25, 0.0, 0.75], shape)
+
+
 def corner(shape, k):
     """k in the first weight of each unit, 0 in the others."""
     x = np.zeros(shape)
@@ -86,6 +93,8 @@ def descending(shape, axes):
     n = math.prod(shape[a] for a in axes)
     return np.maximum(1 - (np.arange(n) // 2) / max(n // 2 - 1, 2), 0)
 
+
+SCALE = ("critical",)
 
 PENALTIES = [
     Row("L1", lambda s, k: jr.L1(k)),
@@ -138,6 +147,31 @@ PENALTIES = [
     Row("Orthogonality", lambda s, k: jr.Orthogonality(k, axis=unit(s)), per_unit, convex=False, exact=False),
     Row("Orthogonality cosine", lambda s, k: jr.Orthogonality(k, unit(s), cosine=True), convex=False, exact=False),
     # composition
+    Row("Towards L1", lambda s, k: jr.Towards(jr.L1(k, axis=unit(s)), home(s)), origin=home, lacks=SCALE),
+    Row(
+        "Towards SquaredL2",
+        lambda s, k: jr.Towards(jr.SquaredL2(k), home(s)),
+        per_weight,
+        origin=home,
+        lacks=("critical",),
+    ),
+    Row(
+        "Towards GroupL2",
+        lambda s, k: jr.Towards(jr.GroupL2(k, axis=unit(s)), home(s)),
+        origin=home,
+        lacks=("critical",),
+    ),
+    Row("Sum L1 SquaredL2", lambda s, k: jr.L1(k) + jr.SquaredL2(0.5 * k), per_weight, lacks=("critical",)),
+    Row("Sum L1 GroupL2", lambda s, k: jr.GroupL2(k, axis=unit(s)) + jr.L1(0.3 * k, axis=unit(s)), lacks=("critical",)),
+    Row("Sum GroupL2 SquaredL2", lambda s, k: jr.GroupL2(k, axis=unit(s)) + jr.SquaredL2(k), lacks=("critical",)),
+    Row("Sum MCP SquaredL2", lambda s, k: jr.SquaredL2(k) + jr.MCP(k, 2.0), convex=False, lacks=("critical",)),
+    Row("Sum fused lasso", lambda s, k: jr.L1(0.4 * k, axis=0) + jr.TotalVariation(k, axis=0), lacks=("critical",)),
+    Row(
+        "Sum L1 GroupLinf",
+        lambda s, k: jr.L1(0.3 * k) + jr.GroupLinf(k, axis=unit(s)) + jr.SquaredL2(k),
+        lacks=("optimality", "critical"),
+    ),
+    Row("Sum L1 Nuclear", lambda s, k: jr.L1(k) + jr.Nuclear(k), exact=False),
 ]
 
 CONSTRAINTS = [
@@ -188,6 +222,10 @@ class Case:
     @property
     def noun(self):
         return self.row.noun(self.shape)
+
+    @property
+    def origin(self):
+        return jnp.asarray(self.row.origin(self.shape), self.dtype)
 
     @property
     def eps(self) -> float:

@@ -45,6 +45,7 @@ def test_every_class_has_a_row():
 def test_rows_tell_the_truth_about_exactness():
     for row in PENALTIES:
         assert row.noun((4, 3)).proximable == row.exact
+        assert hasattr(row.noun((4, 3)), "critical") == (row.exact and "critical" not in row.lacks)
     for row in CONSTRAINTS:
         assert row.noun((4, 3)).projectable == row.exact
 
@@ -96,7 +97,7 @@ def test_measure_and_value(case):
     chex.assert_shape(value, ())
     assert_ulps(value, np.sum(wide(measure)), case)
     assert np.all(wide(measure) >= 0)
-    assert wide(case.noun.value(jnp.zeros_like(x))) == 0
+    assert wide(case.noun.value(case.origin)) == 0
 
 
 @proximable
@@ -160,7 +161,7 @@ def test_gradient_of_the_moreau_envelope(case):
 @certified
 def test_optimality_is_zero_at_solutions_and_not_elsewhere(case):
     x, noun = case.draw(8), case.noun
-    x = jnp.where(x == 0, jnp.asarray(1, x.dtype), x)  # off the kinks the gradient is the subdifferential
+    x = jnp.where(x == 0, jnp.asarray(1, x.dtype), x) + case.origin  # off the kinks the gradient is the subdifferential
     g = -jax.grad(noun.value)(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
     assert float(noun.optimality(x, g)) <= 4 * float(jnp.finfo(g.dtype).eps) * (
         1 + float(jnp.max(jnp.abs(g), initial=0))
@@ -175,10 +176,12 @@ def test_critical_is_where_zero_starts_to_solve(case):
     g = case.draw(9).astype(jnp.float64)
     noun, zero = case.noun, jnp.zeros(case.shape)
     factor = float(noun.critical(g))
-    scalar = jnp.ndim(noun.lam) == 0
+    name = "lams" if hasattr(noun, "lams") else "lam"
+    lam = getattr(noun, name)
 
     def at(factor):
-        return float(dataclasses.replace(noun, lam=factor if scalar else factor * noun.lam).optimality(zero, g))
+        scaled = factor if jnp.ndim(lam) == 0 else factor * lam
+        return float(dataclasses.replace(noun, **{name: scaled}).optimality(zero, g))
 
     if factor == 0:  # nothing pulls, or no pull moves a weight off 0
         assert at(1e-12) <= 1e-9
@@ -192,10 +195,10 @@ def test_critical_is_where_zero_starts_to_solve(case):
 
 @all_penalties
 def test_penalty_gradients_are_finite_at_kinks(case):
-    for x in (jnp.zeros(case.shape, case.dtype), _zero_column(case)):
+    for x in (case.origin, case.origin + _zero_column(case)):
         slope = jax.grad(case.noun.value)(x)
         assert np.all(np.isfinite(wide(slope)))
-        assert np.all(wide(slope)[wide(x) == 0] == 0)
+        assert np.all(wide(slope)[wide(x) == wide(case.origin)] == 0)
         if case.row.exact:
             jacobian = jax.jacobian(lambda x: case.noun.prox(x, 0.8))(x)
             assert np.all(np.isfinite(wide(jacobian)))
@@ -223,6 +226,8 @@ def test_penalty_jit_is_eager_and_vmap_is_a_loop(case):
         return case.row.make(case.shape, factor * case.row.strength(case.shape))
 
     for name, method in METHODS.items():
+        if name in case.row.lacks:
+            continue
         scale = 1 if name in ("prox", "optimality") else 1e-30  # differences of numbers of order 1
         assert_ulps(jax.jit(method)(case.noun, x, g), method(case.noun, x, g), case, scale=scale)
         batch = jax.vmap(lambda f, method=method: method(scaled(f), x, g))(factors)
@@ -269,7 +274,8 @@ def test_zero_strength_ignores_infinite_weights(case, traced):
     if x.size > 1:
         h = 1e-6  # exact for what is linear in lam; the concave ones have their value flat by then
         others = case.row.make(case.shape, h * jnp.ones_like(case.row.strength(case.shape)))
-        np.testing.assert_allclose(derivative, others.value(jnp.where(jnp.isinf(x), 0, x)) / h, rtol=1e-5, atol=1e-4)
+        finite = jnp.where(jnp.isinf(x), case.origin, x)
+        np.testing.assert_allclose(derivative, others.value(finite) / h, rtol=1e-5, atol=1e-4)
 
 
 @all_penalties
@@ -282,21 +288,23 @@ def test_nan_stays_visible_in_penalties(case):
     assert np.isnan(case.noun.value(bad))
     if case.row.exact:
         assert np.isnan(wide(case.noun.prox(bad, 0.8))[(-1,) * x.ndim])
-        assert np.isnan(case.noun.optimality(bad, zero))
-        assert np.isnan(case.noun.optimality(zero, bad))
-        assert not np.isfinite(case.noun.critical(bad))
+        if "optimality" not in case.row.lacks:
+            assert np.isnan(case.noun.optimality(bad, zero))
+            assert np.isnan(case.noun.optimality(zero, bad))
+        if "critical" not in case.row.lacks:
+            assert not np.isfinite(case.noun.critical(bad))
 
 
 @proximable
 def test_infinite_strength_and_no_step(case):
     x = case.draw(16)
     noun = case.row.make(case.shape, jnp.full_like(case.row.strength(case.shape), jnp.inf))
-    assert not np.any(wide(noun.prox(x, 0.8)))
+    np.testing.assert_array_equal(wide(noun.prox(x, 0.8)), wide(case.origin))
     np.testing.assert_array_equal(wide(noun.prox(x, 0.0)), wide(x))
-    assert float(noun.value(jnp.zeros_like(x))) == 0
+    assert float(noun.value(case.origin)) == 0
 
 
-@pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact)[:30])
+@pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and "optimality" not in r.lacks))
 def test_optimality_is_differentiable(case):
     x, g = jnp.zeros(case.shape), case.draw(17).astype(jnp.float64) * 3
     f = lambda g: case.noun.optimality(x, g)

@@ -19,8 +19,10 @@ ALLOWED = {  # room -> rooms it may import
     "penalties": {"arrays", "geometry", "pytree", "spectra"},
     "constraints": {"arrays", "geometry", "pytree", "spectra", "penalties"},
     "conventions": {"penalties"},
-    "objective": {"pytree", "penalties", "constraints"},
-    "transforms": {"arrays", "pytree", "penalties", "constraints", "objective"},
+    "requirements": {"pytree", "penalties", "constraints"},
+    "objective": {"arrays", "pytree", "penalties", "requirements"},
+    "activity": {"pytree", "requirements"},
+    "transforms": {"arrays", "pytree", "penalties", "constraints", "requirements", "objective"},
     "sweeps": set(),
     "plotting": set(),
 }

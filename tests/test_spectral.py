@@ -1,4 +1,4 @@
-"""Spectral penalties and constraints against closed forms, finite differences, Keras, and at rank-deficient matrices."""
+"""Spectral penalties and constraints: closed forms, finite differences, Keras, and rank-deficient matrices."""
 
 import os
 

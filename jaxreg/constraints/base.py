@@ -64,6 +64,11 @@ class Equality(Constraint):
         if not isinstance(self.constraint, Constraint):
             raise TypeError(f"`Equality` needs a constraint, got {self.constraint!r}.")
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether the gradient of the violation says something."""
+        return self.constraint.differentiable
+
     def violation(self, x) -> jax.Array:
         """The signed violation of `constraint`."""
         return self.constraint.violation(x)

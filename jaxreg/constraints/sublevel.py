@@ -47,6 +47,11 @@ class SublevelSet(Constraint):
         return excess(measure, per_group(self.bound, measure, (), self))
 
     @property
+    def differentiable(self) -> bool:
+        """Whether the gradient of the penalty says something."""
+        return self.penalty.differentiable
+
+    @property
     def projectable(self) -> bool:
         """Whether the penalty's sublevel sets have a closed-form projection."""
         return nearest.dispatch(type(self.penalty)) is not nearest.dispatch(object)

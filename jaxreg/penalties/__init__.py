@@ -1,6 +1,8 @@
 """Penalties λΩ(x)."""
 
 from jaxreg.penalties.base import Penalty as Penalty
+from jaxreg.penalties.composition import Sum as Sum
+from jaxreg.penalties.composition import Towards as Towards
 from jaxreg.penalties.concave import L0 as L0
 from jaxreg.penalties.concave import MCP as MCP
 from jaxreg.penalties.concave import SCAD as SCAD

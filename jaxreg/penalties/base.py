@@ -27,6 +27,12 @@ class Penalty(Noun):
         """λΩ(x), the sum of `measure(x)`: a scalar, float32 at least."""
         return jnp.sum(self.measure(x))
 
+    def __add__(self, other) -> "Penalty":
+        """The sum of two penalties."""
+        from jaxreg.penalties.composition import Sum
+
+        return Sum((self, other)) if isinstance(other, Penalty) else NotImplemented
+
     @property
     def proximable(self) -> bool:
         """Whether `prox` exists; a wrapper answers for what it wraps."""

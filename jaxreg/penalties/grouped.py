@@ -184,12 +184,7 @@ class SparseGroup(Penalty):
     def optimality(self, x, g) -> jax.Array:
         """The ∞-norm distance of −g to the subdifferential, group by group."""
         x, axes, sparse, group = self._parts(x)
-        direction, size = polar(x, axes)
-        g = floating(g, self)
-        smooth = g + group * direction
-        residual = jnp.where(x == 0, jnp.maximum(jnp.abs(smooth) - sparse, 0), jnp.abs(smooth + sparse * jnp.sign(x)))
-        residual = jnp.max(residual, axes, keepdims=True, initial=0)
-        return largest(jnp.where(size == 0, climb(soft_threshold(g, sparse), group, axes), residual))
+        return sparse_group_distance(x, floating(g, self), sparse, group, axes)
 
     def critical(self, g) -> jax.Array:
         """The smallest λ with ‖(|g| − λρ)₊‖₂ ≤ λ(1−ρ) in every group."""
@@ -198,6 +193,15 @@ class SparseGroup(Penalty):
             ratio = per_group(self.l1_ratio, g, axes, self)
             sparse, group = ratio, 1 - ratio
         return largest(climb(g, jnp.zeros_like(group), axes, share=sparse, growth=group))
+
+
+def sparse_group_distance(x, g, sparse, group, axes) -> jax.Array:
+    """∞-norm distance of −g to the subdifferential of Σ sparse·|xᵢ| + Σ_g group·‖x_g‖₂."""
+    direction, size = polar(x, axes)
+    smooth = g + group * direction
+    residual = jnp.where(x == 0, jnp.maximum(jnp.abs(smooth) - sparse, 0), jnp.abs(smooth + sparse * jnp.sign(x)))
+    residual = jnp.max(residual, axes, keepdims=True, initial=0)
+    return largest(jnp.where(size == 0, climb(soft_threshold(g, sparse), group, axes), residual))
 
 
 @noun

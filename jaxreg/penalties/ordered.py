@@ -52,7 +52,7 @@ class Slope(Penalty):
             raise ValueError(
                 f"`Slope` needs a number or as many λs as a group has weights, {len(x)}; got shape {lams.shape}."
             )
-        return x, back, jnp.sort(jnp.broadcast_to(lams, x.shape[:1]), descending=True)[:, None]
+        return x, back, -jnp.sort(-jnp.broadcast_to(lams, x.shape[:1]))[:, None]
 
     def measure(self, x) -> jax.Array:
         """Σᵢ λ₍ᵢ₎|x|₍ᵢ₎ per group."""
@@ -141,7 +141,8 @@ class TotalVariation(Penalty):
         """λΣ|xᵢ₊₁ − xᵢ| per chain."""
         x, (axis,), lam = self._chains(x)
         jumps = magnitude(jnp.diff(masked(x, lam), axis=axis))
-        return jnp.sum(times(jax.lax.slice_in_dim(lam, 0, jumps.shape[axis], axis=axis), jumps), axis)
+        cost = jnp.sum(times(jax.lax.slice_in_dim(lam, 0, jumps.shape[axis], axis=axis), jumps), axis)
+        return cost + jnp.sum(jnp.where(jnp.isnan(x), x, 0), axis)  # a single weight has no jump to show its NaN
 
     def prox(self, x, step) -> jax.Array:
         """argmin_z ½‖z − x‖² + step·λΣ|zᵢ₊₁ − zᵢ|."""

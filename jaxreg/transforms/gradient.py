@@ -4,8 +4,8 @@ import jax
 import optax
 
 from jaxreg.arrays import floating
-from jaxreg.objective import require_penalties
 from jaxreg.penalties import Penalty
+from jaxreg.requirements import require_penalties
 from jaxreg.transforms.base import stateless_link
 
 

@@ -9,9 +9,10 @@ import optax
 
 from jaxreg.arrays import floating, times, widest
 from jaxreg.constraints import Equality
-from jaxreg.objective import require_constraints, violation
+from jaxreg.objective import violation
 from jaxreg.penalties.base import largest
 from jaxreg.pytree import lift
+from jaxreg.requirements import require_constraints
 from jaxreg.transforms.base import at, check_leaves, check_rate, need_params
 
 
@@ -89,7 +90,7 @@ def multipliers(
         check_rate(gain, "multipliers", name)
         if callable(gain):
             raise TypeError(f"`multipliers` needs a number as `{name}`, got the schedule {gain!r}.")
-    require_constraints(at(cons, jnp.zeros([], jnp.int32)), "multipliers")
+    require_constraints(at(cons, jnp.zeros([], jnp.int32)), "multipliers", differentiable=True)
     damped = not (isinstance(proportional, (int, float)) and proportional == 0)
 
     def init(params):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from jaxreg.objective import require_constraints
+from jaxreg.requirements import require_constraints
 from jaxreg.transforms.base import stateless_link
 from jaxreg.transforms.proximal import move
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg.arrays import floating
-from jaxreg.objective import require_penalties
+from jaxreg.requirements import require_penalties
 from jaxreg.transforms.base import at, check_rate, stateless_link
 
 

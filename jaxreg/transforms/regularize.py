@@ -22,7 +22,7 @@ def regularize(
         optimizer: an optax optimizer that already contains the learning rate.
         learning_rate: that learning rate, for `decay` and `proximal`: a number or a schedule.
         gradient: penalties for `add_penalty_gradient`.
-        decay: penalties for `decay`.
+        decay: penalties for `decay`, or a ready link such as `decay(pens, learning_rate, cautious=True)`.
         proximal: penalties for `proximal`.
         constraint: constraints for `projected`, or a ready link such as `projected(cons, update_dtype="param")`.
         multipliers: a ready link, `multipliers(cons, dual_learning_rate, ...)`.
@@ -50,7 +50,7 @@ def regularize(
         None if gradient is None else add_penalty_gradient(gradient),
         multipliers,
         optimizer,
-        None if decay is None else decay_link(decay, learning_rate),
+        decay if decay is None or _is_link(decay) else decay_link(decay, learning_rate),
         None if proximal is None else proximal_link(proximal, learning_rate),
         constraint if constraint is None or _is_link(constraint) else projected(constraint),
     ]

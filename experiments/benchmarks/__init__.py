@@ -1,0 +1,1 @@
+"""One claim about speed a file; each prints one table."""
