@@ -1,12 +1,18 @@
 """Regularization in JAX: two nouns, six verbs, one sweep.
 
-Penalties λΩ(θ): `L1`, `SquaredL2`, `ElasticNet`, `GroupL2`. Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `Box`,
-`NonNegative`, `SublevelSet`, `Equality`. `by_path` puts them on a tree of parameters.
+Penalties λΩ(θ): `L1`, `SquaredL2`, `ElasticNet`, `Huber`; `L0`, `MCP`, `SCAD`, `LogSum`, `LpHalf`; `GroupL2`,
+`SparseGroup`, `GroupLinf`, `GroupMCP`; `Slope`, `TotalVariation`; `Nuclear`, `SpectralNorm`, `Orthogonality`; `Towards`
+an anchor, and sums `a + b`.
+
+Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `LinfBall`, `NuclearBall`, `SpectralBall`, `Box`, `NonNegative`, `Sphere`,
+`NormRange`, `Simplex`, `Sparse`, `RankAtMost`, `Orthonormal`; any penalty by `SublevelSet`; `Equality`.
+
+`by_path` puts them on a tree of parameters; `conventions` translates the strengths of other libraries.
 
 Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
 `decay`, `proximal`, `projected` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies it.
 
-On trees: `value`, `prox`, `project`, `violation`; `activity_penalty` on what layers put out.
+On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `activity_penalty` on what layers put out.
 At scale: `sweep` over a `grid`; `plotting` shows it.
 """
 

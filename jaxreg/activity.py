@@ -65,7 +65,7 @@ def activity_penalty(pens, activations, *, batch_axis: int = 0) -> jax.Array:
     ...     return jnp.mean((y - 1) ** 2) + activity_penalty({"hidden": jr.L1(1e-3)}, sown)
     >>> model = Net(nnx.Rngs(0))
     >>> pens = jr.by_path(model, {"*/kernel": jr.SquaredL2(1e-2), "*/bias": jr.L1(1e-2)})
-    >>> slope, parts = nnx.grad(penalized(loss_fn, pens), has_aux=True)(model)
+    >>> slope, parts = nnx.grad(jr.penalized(loss_fn, pens), has_aux=True)(model)
 
     References:
         Keras documentation, Layer weight regularizers, `activity_regularizer`.

@@ -25,6 +25,7 @@ class Row:
         convex: whether the laws of convexity hold.
         exact: whether it has a prox (penalty) or a projection (constraint).
         origin: shape -> the point where a penalty is 0.
+        strongest: leaf -> its prox at λ = ∞; the origin if None.
         member: (shape, bound) -> a point of the set, for sets to which small weights do not belong.
         lacks: which of `optimality` and `critical` it has no exact answer for, though it has a prox.
     """
@@ -35,6 +36,7 @@ class Row:
     convex: bool = True
     exact: bool = True
     origin: Callable = np.zeros
+    strongest: Callable | None = None
     member: Callable | None = None
     lacks: tuple[str, ...] = ()
 
@@ -76,6 +78,18 @@ def corner(shape, k):
     if x.size:
         x[(0,) * max(len(shape) - 1, 1)] = k
     return x
+
+
+def level(axis):
+    """The mean along `axis`, in its place."""
+    return lambda x: np.broadcast_to(np.asarray(x, float).mean(axis, keepdims=True), x.shape) if x.size else x
+
+
+def corners(shape, k=1.0):
+    """Units that are orthonormal, where there are no more of them than weights in each."""
+    return (
+        np.resize(np.eye(*np.zeros(shape).reshape(-1, shape[-1]).shape), shape) if len(shape) > 1 else corner(shape, 1)
+    )
 
 
 def per_weight(shape):
@@ -136,15 +150,22 @@ PENALTIES = [
     Row("Slope", lambda s, k: jr.Slope(k)),
     Row("Slope array", lambda s, k: jr.Slope(k), lambda s: descending(s, range(len(s)))),
     Row("Slope per unit", lambda s, k: jr.Slope(k, axis=unit(s)), lambda s: descending(s, unit(s))),
-    Row("TotalVariation", lambda s, k: jr.TotalVariation(k, axis=0)),
-    Row("TotalVariation last", lambda s, k: jr.TotalVariation(k, axis=len(s) - 1), 0.3),
-    Row("TotalVariation array", lambda s, k: jr.TotalVariation(k, axis=0), per_chain),
+    Row("TotalVariation", lambda s, k: jr.TotalVariation(k, axis=0), strongest=level(0)),
+    Row("TotalVariation last", lambda s, k: jr.TotalVariation(k, axis=len(s) - 1), 0.3, strongest=level(-1)),
+    Row("TotalVariation array", lambda s, k: jr.TotalVariation(k, axis=0), per_chain, strongest=level(0)),
     # spectral
     Row("Nuclear", lambda s, k: jr.Nuclear(k)),
     Row("Nuclear stack", lambda s, k: jr.Nuclear(k, axis=matrix(s)), per_matrix),
     Row("SpectralNorm", lambda s, k: jr.SpectralNorm(k)),
     Row("SpectralNorm stack", lambda s, k: jr.SpectralNorm(k, axis=matrix(s)), per_matrix),
-    Row("Orthogonality", lambda s, k: jr.Orthogonality(k, axis=unit(s)), per_unit, convex=False, exact=False),
+    Row(
+        "Orthogonality",
+        lambda s, k: jr.Orthogonality(k, axis=unit(s)),
+        per_unit,
+        convex=False,
+        exact=False,
+        origin=corners,
+    ),
     Row("Orthogonality cosine", lambda s, k: jr.Orthogonality(k, unit(s), cosine=True), convex=False, exact=False),
     # composition
     Row("Towards L1", lambda s, k: jr.Towards(jr.L1(k, axis=unit(s)), home(s)), origin=home, lacks=SCALE),
@@ -193,6 +214,9 @@ CONSTRAINTS = [
     Row("SublevelSet ElasticNet", lambda s, k: jr.SublevelSet(jr.ElasticNet(1.5, 0.3, axis=unit(s)), k), exact=False),
     Row("Equality", lambda s, k: jr.Equality(jr.L2Ball(k, axis=unit(s))), convex=False, exact=False),
     Row("SublevelSet GroupLinf", lambda s, k: jr.SublevelSet(jr.GroupLinf(1.5, axis=unit(s)), k), per_unit),
+    Row("SublevelSet L0", lambda s, k: jr.SublevelSet(jr.L0(0.5, axis=unit(s)), k), 0.8, convex=False, member=corner),
+    Row("SublevelSet Nuclear", lambda s, k: jr.SublevelSet(jr.Nuclear(1.5), k)),
+    Row("SublevelSet SpectralNorm", lambda s, k: jr.SublevelSet(jr.SpectralNorm(1.5, axis=matrix(s)), k), per_matrix),
     # shells, simplex, sparse
     Row("Sphere", lambda s, k: jr.Sphere(k, axis=unit(s)), 0.75, convex=False, member=corner),
     Row("Sphere array", lambda s, k: jr.Sphere(k, axis=unit(s)), per_unit, convex=False, member=corner),
@@ -205,9 +229,9 @@ CONSTRAINTS = [
     Row("SpectralBall stack", lambda s, k: jr.SpectralBall(k, axis=matrix(s)), per_matrix),
     Row("NuclearBall", lambda s, k: jr.NuclearBall(k)),
     Row("NuclearBall stack", lambda s, k: jr.NuclearBall(k, axis=matrix(s)), per_matrix),
-    Row("RankAtMost", lambda s, k: jr.RankAtMost(k), 1.5, convex=False),
-    Row("RankAtMost stack", lambda s, k: jr.RankAtMost(k, axis=matrix(s)), per_matrix, convex=False),
-    Row("Orthonormal", lambda s, k: jr.Orthonormal(axis=matrix(s)), convex=False),
+    Row("RankAtMost", lambda s, k: jr.RankAtMost(k), 1.5, convex=False, member=corner),
+    Row("RankAtMost stack", lambda s, k: jr.RankAtMost(k, axis=matrix(s)), per_matrix, convex=False, member=corner),
+    Row("Orthonormal", lambda s, k: jr.Orthonormal(axis=matrix(s)), convex=False, member=corners),
 ]
 
 

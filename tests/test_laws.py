@@ -97,7 +97,8 @@ def test_measure_and_value(case):
     chex.assert_shape(value, ())
     assert_ulps(value, np.sum(wide(measure)), case)
     assert np.all(wide(measure) >= 0)
-    assert wide(case.noun.value(case.origin)) == 0
+    if x.size:
+        assert wide(case.noun.value(case.origin)) == 0
 
 
 @proximable
@@ -195,10 +196,12 @@ def test_critical_is_where_zero_starts_to_solve(case):
 
 @all_penalties
 def test_penalty_gradients_are_finite_at_kinks(case):
-    for x in (case.origin, case.origin + _zero_column(case)):
+    origin = case.origin
+    for x in (origin, origin + _zero_column(case)):
         slope = jax.grad(case.noun.value)(x)
         assert np.all(np.isfinite(wide(slope)))
-        assert np.all(wide(slope)[wide(x) == wide(case.origin)] == 0)
+        if x is origin:
+            assert not np.any(wide(slope))
         if case.row.exact:
             jacobian = jax.jacobian(lambda x: case.noun.prox(x, 0.8))(x)
             assert np.all(np.isfinite(wide(jacobian)))
@@ -299,7 +302,8 @@ def test_nan_stays_visible_in_penalties(case):
 def test_infinite_strength_and_no_step(case):
     x = case.draw(16)
     noun = case.row.make(case.shape, jnp.full_like(case.row.strength(case.shape), jnp.inf))
-    np.testing.assert_array_equal(wide(noun.prox(x, 0.8)), wide(case.origin))
+    limit = case.row.strongest(x) if case.row.strongest else case.origin
+    np.testing.assert_allclose(wide(noun.prox(x, 0.8)), wide(limit), atol=case.eps if case.row.strongest else 0, rtol=0)
     np.testing.assert_array_equal(wide(noun.prox(x, 0.0)), wide(x))
     assert float(noun.value(case.origin)) == 0
 

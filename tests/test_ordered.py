@@ -11,10 +11,16 @@ from sklearn.isotonic import isotonic_regression
 
 import jaxreg as jr
 from experiments.benchmarks.total_variation import condat, johnson
-from jaxreg.penalties.ordered import fuse, fused_distance
+from jaxreg.chains import fuse, fused_distance
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
-LENGTHS = (1, 2, 3, 4, 7, 16, 40)  # one compile each
+LENGTHS = (1, 2, 5, 40)  # one compile each
+
+
+@jax.jit
+def solved(pen, x):
+    p = pen.prox(x, 1.0)
+    return p, pen.optimality(p, p - x), pen.value(x)
 
 
 @st.composite
@@ -52,9 +58,9 @@ def slope_prox(x, lams):
 @given(chains())
 def test_total_variation_is_condats(case):
     x, lam = case
-    p = np.asarray(jr.TotalVariation(lam).prox(jnp.asarray(x), 1.0))
+    p, distance, _ = solved(jr.TotalVariation(lam), x)
     np.testing.assert_allclose(p, condat(x, lam), atol=1e-13 * (1 + lam))
-    assert float(jr.TotalVariation(lam).optimality(p, p - x)) <= 1e-13 * (1 + lam)
+    assert distance <= 1e-13 * (1 + lam)
 
 
 @quick
@@ -207,13 +213,13 @@ def test_total_variation_wants_one_axis(method):
 def test_slope_is_the_stacks(case, random):
     x, scale = case
     lams = scale * np.array([random.choice([0.0, 1.0, random.random()]) for _ in x])
-    pen = jr.Slope(lams)
-    p = np.asarray(pen.prox(jnp.asarray(x), 1.0))
+    p, distance, value = solved(jr.Slope(lams), x)
     np.testing.assert_allclose(p, slope_prox(x, lams), atol=1e-13 * (1 + scale))
-    assert float(pen.optimality(p, p - x)) <= 1e-13 * (1 + scale)
+    assert distance <= 1e-13 * (1 + scale)
+    p = np.asarray(p)
     for size in np.unique(np.abs(x)):
         assert len(np.unique(np.abs(p)[np.abs(x) == size])) == 1
-    np.testing.assert_allclose(pen.value(jnp.asarray(x)), np.sort(np.abs(x)) @ np.sort(lams), atol=1e-12)
+    np.testing.assert_allclose(value, np.sort(np.abs(x)) @ np.sort(lams), atol=1e-12)
 
 
 def base_distance(h, lams, zero):

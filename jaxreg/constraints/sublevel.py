@@ -7,8 +7,10 @@ import jax.numpy as jnp
 
 from jaxreg.arrays import floating, group_axes, per_entry, per_group, safe_sqrt
 from jaxreg.constraints.base import Constraint, excess, keep_inside
+from jaxreg.constraints.sparse import Sparse
+from jaxreg.constraints.spectral import NuclearBall, SpectralBall
 from jaxreg.geometry import onto_octahedron, onto_sphere
-from jaxreg.penalties import L1, GroupL2, GroupLinf, Penalty, SquaredL2
+from jaxreg.penalties import L0, L1, GroupL2, GroupLinf, Nuclear, Penalty, SpectralNorm, SquaredL2
 from jaxreg.pytree import check_fields, noun
 
 
@@ -17,7 +19,8 @@ class SublevelSet(Constraint):
     r"""{x : measure(x) ≤ k}, group by group, the strength of the penalty included.
 
     `SublevelSet(SquaredL2(1.0, axis=0), k)` is ½‖w_j‖² ≤ k for every column j of W. `violation` always exists;
-    `project` where there is a closed form: `L1`, `SquaredL2` (with one λ per group), `GroupL2`, `GroupLinf`.
+    `project` where there is a closed form: `L1`, `SquaredL2`, `L0` (both with one λ per group), `GroupL2`,
+    `GroupLinf`, `Nuclear`, `SpectralNorm`.
 
     Args:
         penalty: the penalty λΩ; its `axis` makes the groups.
@@ -92,16 +95,42 @@ def _(penalty: GroupLinf, x, bound, axes):
 
 @nearest.register
 def _(penalty: SquaredL2, x, bound, axes):
+    return onto_sphere(x, safe_sqrt(2 * _quotient(bound, _one_per_group(penalty, x, axes))), axes)
+
+
+@nearest.register
+def _(penalty: L0, x, bound, axes):
+    return _within(Sparse, _quotient(bound, _one_per_group(penalty, x, axes)), x, axes)
+
+
+@nearest.register
+def _(penalty: Nuclear, x, bound, axes):
+    return _within(NuclearBall, _quotient(bound, per_group(penalty.lam, x, axes, penalty)), x, axes)
+
+
+@nearest.register
+def _(penalty: SpectralNorm, x, bound, axes):
+    return _within(SpectralBall, _quotient(bound, per_group(penalty.lam, x, axes, penalty)), x, axes)
+
+
+def _within(ball, bound, x, axes):
+    """Nearest point of a set with one number per group, kept at size 1."""
+    return ball(jnp.squeeze(bound, axes) if bound.ndim else bound, axes).project(x)
+
+
+def _one_per_group(penalty, x, axes):
+    """The strength of a separable penalty, if it is one per group."""
     lam = jnp.asarray(penalty.lam, x.dtype)
     if lam.ndim:
         lam = lam.reshape((1,) * (x.ndim - lam.ndim) + lam.shape)
         if any(lam.shape[a] != 1 for a in axes):
+            name = type(penalty).__name__
             raise ValueError(
-                "`SublevelSet(SquaredL2).project` needs one λ per group: with a λ per weight the set is an ellipsoid, "
-                f"which has no closed form. Got `lam` of shape {jnp.shape(penalty.lam)} for a leaf of shape {x.shape} "
-                f"with axis={penalty.axis}. Use `multipliers`."
+                f"`SublevelSet({name}).project` needs one λ per group: with a λ per weight the set has no closed form. "
+                f"Got `lam` of shape {jnp.shape(penalty.lam)} for a leaf of shape {x.shape} with axis={penalty.axis}. "
+                "Use `multipliers`."
             )
-    return onto_sphere(x, safe_sqrt(2 * _quotient(bound, lam)), axes)
+    return lam
 
 
 def _quotient(bound, lam):

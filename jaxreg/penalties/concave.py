@@ -93,7 +93,7 @@ class MCP(Separable):
         """λ|x| − x²/(2γ) up to γλ, constant beyond."""
         gamma = per_entry(self.gamma, x, self)
         inner = jnp.minimum(magnitude(x), times(gamma, lam))
-        return times(lam, inner) - inner * (inner / (2 * gamma))
+        return times(inner, lam - inner / (2 * gamma))
 
     def shrink(self, x, step, lam):
         """The firm threshold, or the hard one where γ ≤ step."""

@@ -1,0 +1,185 @@
+"""Every member against hostile numbers: zeros, ties, subnormal, huge and infinite weights, tiny and huge strengths.
+
+Cases come in batches of 64 lanes of one shape, under vmap. `JAXREG_FUZZ=160` gives 10 240 cases for each member.
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from table import CONSTRAINTS, PENALTIES
+
+import jaxreg as jr
+
+LANES, EPS = 64, float(jnp.finfo(jnp.float32).eps)
+SHAPES = [(3,), (4, 3), (1,), (1, 1), (2, 5), (7,), (5, 1), (1, 6), (3, 2, 2), (2, 2, 1, 3), (16, 2), (0, 2)]
+EXAMPLES = int(os.environ.get("JAXREG_FUZZ", "4"))
+FEW = SHAPES[:2] if EXAMPLES < 20 else SHAPES  # a shape is a compilation
+NUMBERS = [0.0, 1e-42, 1e-30, 1e-3, 1.0, 1.0, 7.0, 1e3, 1e30]
+
+hostile = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+batches = st.tuples(
+    st.sampled_from(FEW), st.integers(0, 2**32 - 1), st.sampled_from([1e-41, 1e-25, 1e-4, 1.0, 1.0, 1e4, 1e18, 1e37])
+)
+
+
+def one_row_per_class(rows):
+    seen = {}
+    for row in rows:
+        seen.setdefault(type(row.noun((4, 3))), row)
+    return list(seen.values()) if EXAMPLES < 20 else rows
+
+
+def draw(shape, seed, scale):
+    """Lanes of weights and, for each lane, a factor on the strength and a step."""
+    rng = np.random.default_rng(seed)
+    with np.errstate(over="ignore", under="ignore"):
+        x = (scale * rng.normal(size=(LANES, *shape))).astype(np.float32)
+        kind = rng.integers(0, 8, LANES)[(slice(None),) + (None,) * len(shape)]
+        pick = rng.random(x.shape)
+        x = np.where((kind == 0) | (pick < 0.1), 0, x)
+        x = np.where(kind == 1, np.float32(scale), x)  # ties
+        x = np.where(kind == 2, np.sign(x) * np.float32(scale), x)
+        x = np.where((kind == 3) & (pick < 0.5), np.float32(1e-42), x)
+        x = np.where((kind == 4) & (pick > 0.7), np.float32(3e38), x)
+        x = np.where((kind == 5) & (pick > 0.5), x * np.float32(1e-6), x)
+    return jnp.asarray(x, jnp.float32), rng.choice(NUMBERS, LANES), rng.choice([0.0, 1e-6, 1.0, 1e6], LANES)
+
+
+def flushed(x):
+    """XLA on a CPU takes subnormal numbers for 0: no claim is made on them but that they do no harm."""
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, 0, x)
+
+
+def lane_max(x):
+    return np.abs(x).reshape(len(x), -1).max(1, initial=0)
+
+
+def total(x):
+    return x.reshape(len(x), -1).sum(1)
+
+
+@functools.cache
+def penalty_program(row, shape):
+    def run(x, factor, step):
+        noun = row.make(shape, (factor * jnp.asarray(row.strength(shape))).astype(jnp.float32))
+        out = {"value": noun.value(x), "slope": jax.grad(noun.value)(x)}
+        if not row.exact:
+            return out
+        p = noun.prox(x, step.astype(jnp.float32))
+        exact = row.make(shape, factor * jnp.asarray(row.strength(shape)))
+        wide, near = x.astype(jnp.float64), p.astype(jnp.float64)
+
+        def cost(z):
+            return 0.5 * jnp.sum(jnp.square(z - wide)) + step * exact.value(z)
+
+        home = jnp.asarray(row.origin(shape))
+        others = jnp.stack([home, wide, 0.5 * (wide + near), near * (1 + 1e-3), near * (1 - 1e-3)])
+        zeros = jnp.where(jnp.eye(wide.size, dtype=bool), home.ravel(), near.ravel()).reshape(-1, *shape)
+        others = jnp.concatenate([others, zeros])
+        return {**out, "prox": p, "cost": cost(near), "others": jax.vmap(cost)(others)}
+
+    return jax.jit(jax.vmap(run))
+
+
+@pytest.mark.parametrize("row", one_row_per_class(PENALTIES), ids=lambda r: r.name.replace(" ", "_"))
+def test_penalties_survive(row):
+    @hostile
+    @given(batches)
+    def check(batch):
+        shape, seed, scale = batch
+        x, factor, step = draw(shape, seed, scale)
+        out = {k: np.asarray(v).astype(np.float64) for k, v in penalty_program(row, shape)(x, factor, step).items()}
+        wide = np.asarray(x).astype(np.float64)
+        assert not np.any(np.isnan(out["value"]))
+        assert np.all(out["value"] >= 0)
+        tame = (lane_max(wide) < 1e15) & (factor < 1e15)
+        assert np.all(np.isfinite(out["slope"][tame]))
+        if not row.exact:
+            return
+        p = out["prox"]
+        assert np.all(np.isfinite(p))
+        still = (factor == 0) | (step == 0)
+        np.testing.assert_array_equal(flushed(p[still]), flushed(wide[still]))
+        size = lane_max(wide) + lane_max(np.broadcast_to(row.origin(shape), wide.shape))
+        n = max(int(np.prod(shape)), 1)
+        assert np.all(lane_max(p) <= size * (1 + 8 * n * EPS) + 1e-37)
+        # float32 rounds p by EPS·size: each of the two terms of the cost may rise by as much as that makes of it
+        tame = size < 1e15
+        slack = 32 * n * EPS * (size**2 + out["cost"]) + 1e-75
+        others = out["others"].min(1)
+        assert np.all((out["cost"] <= others + slack)[tame]), (out["cost"] - others - slack)[tame].max()
+
+    check()
+
+
+@functools.cache
+def constraint_program(row, shape):
+    def run(x, factor):
+        bound = (factor * jnp.asarray(row.strength(shape))).astype(jnp.float32)
+        noun = row.make(shape, bound)
+        v = noun.violation(x)
+        out = {"violation": v, "slope": jax.vjp(noun.violation, x)[1](jnp.ones_like(v))[0]}
+        if not row.exact:
+            return out
+        p = noun.project(x)
+        exact = row.make(shape, bound.astype(jnp.float64))
+        after = exact.violation(p.astype(jnp.float64))
+        other = jax.vmap(lambda s: exact.project(s * jnp.roll(x, 1, 0).astype(jnp.float64)))(
+            jnp.asarray([0.0, 0.5, 1.0])
+        )
+        return {**out, "project": p, "after": after, "other": other, "other_after": jax.vmap(exact.violation)(other)}
+
+    return jax.jit(jax.vmap(run))
+
+
+@pytest.mark.parametrize("row", one_row_per_class(CONSTRAINTS), ids=lambda r: r.name.replace(" ", "_"))
+def test_constraints_survive(row):
+    @hostile
+    @given(batches)
+    def check(batch):
+        shape, seed, scale = batch
+        x, factor, _ = draw(shape, seed, scale)
+        out = {k: np.asarray(v).astype(np.float64) for k, v in constraint_program(row, shape)(x, factor).items()}
+        wide = np.asarray(x).astype(np.float64)
+        assert not np.any(np.isnan(out["violation"]))
+        tame = lane_max(wide) < 1e15
+        assert np.all(np.isfinite(out["slope"][tame]))
+        if not row.exact:
+            return
+        p = out["project"]
+        assert np.all(np.isfinite(p))
+        inside = np.all(out["violation"].reshape(LANES, -1) <= 0, 1)
+        np.testing.assert_array_equal(flushed(p[inside]), flushed(wide[inside]))
+        n = max(int(np.prod(shape)), 1)
+        bound = factor * np.max(np.asarray(row.strength(shape)), initial=0)
+        size = lane_max(p) + bound
+        lands = out["after"].reshape(LANES, -1).max(1, initial=-np.inf) <= 32 * n * EPS * size + 1e-37
+        stays = np.any(flushed(wide) == 0, tuple(range(1, wide.ndim))) & (
+            not row.convex
+        )  # a zero group may have nowhere to go
+        assert np.all((lands | stays)[tame & (bound < 1e15)])
+        gap = total((p - wide) ** 2)[:, None] - ((out["other"] - wide[:, None]) ** 2).reshape(LANES, 3, -1).sum(-1)
+        member = out["other_after"].reshape(LANES, 3, -1).max(-1, initial=-np.inf) <= 1e-9 * size[:, None]
+        slack = 32 * n * EPS * (lane_max(wide) + bound)[:, None] ** 2 + 1e-75
+        assert np.all(((gap <= slack) | ~member)[tame & lands & (bound < 1e15)])
+
+    check()
+
+
+@pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=lambda r: r.name.replace(" ", "_"))
+def test_infinite_weights_end_and_stay(row):
+    shape = (4, 3)
+    if not row.exact:
+        return
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    for bad in (jnp.inf, -jnp.inf, jnp.nan):
+        hit = x.at[1, 1].set(bad)
+        noun = row.noun(shape)
+        result = noun.prox(hit, 0.5) if isinstance(noun, jr.Penalty) else noun.project(hit)
+        assert result.shape == shape

@@ -1,0 +1,221 @@
+"""Proxes against brute force, and the identities between members."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxreg as jr
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(6, 4)) * 2)
+GRID = np.linspace(-9, 9, 180_001)
+
+
+def mcp(z, lam, gamma):
+    a = np.abs(z)
+    return np.where(a <= gamma * lam, lam * a - a**2 / (2 * gamma), gamma * lam**2 / 2)
+
+
+def scad(z, lam, gamma):
+    a = np.abs(z)
+    middle = (2 * gamma * lam * a - a**2 - lam**2) / (2 * (gamma - 1))
+    return np.where(a <= lam, lam * a, np.where(a <= gamma * lam, middle, lam**2 * (gamma + 1) / 2))
+
+
+TEXTBOOK = {
+    "L0": (lambda lam: jr.L0(lam), lambda z, lam: lam * (z != 0)),
+    "LpHalf": (lambda lam: jr.LpHalf(lam), lambda z, lam: lam * np.sqrt(np.abs(z))),
+    "Huber": (
+        lambda lam: jr.Huber(lam, 0.6),
+        lambda z, lam: lam * np.where(np.abs(z) <= 0.6, z**2 / 2, 0.6 * (np.abs(z) - 0.3)),
+    ),
+    **{f"MCP {g}": (lambda lam, g=g: jr.MCP(lam, g), lambda z, lam, g=g: mcp(z, lam, g)) for g in (0.5, 1.0, 1.5, 4.0)},
+    **{f"SCAD {g}": (lambda lam, g=g: jr.SCAD(lam, g), lambda z, lam, g=g: scad(z, lam, g)) for g in (1.2, 2.0, 3.7)},
+    **{
+        f"LogSum {e}": (lambda lam, e=e: jr.LogSum(lam, e), lambda z, lam, e=e: lam * np.log1p(np.abs(z) / e))
+        for e in (0.1, 1.0, 3.0)
+    },
+}
+
+
+@pytest.mark.parametrize("name", TEXTBOOK)
+def test_prox_is_the_global_minimum(name):
+    make, cost = TEXTBOOK[name]
+    for lam in (0.3, 1.0, 2.5):
+        np.testing.assert_allclose(make(lam).value(GRID[::5000]), cost(GRID[::5000], lam).sum(), rtol=1e-12)
+        for step in (0.2, 1.0, 4.0):
+            points = np.concatenate([np.linspace(-4, 4, 41), RNG.normal(size=8)])
+            p = np.asarray(make(lam).prox(points, step))
+            for x, z in zip(points, p, strict=True):
+                best = np.min(0.5 * (GRID - x) ** 2 + step * cost(GRID, lam))
+                assert 0.5 * (z - x) ** 2 + step * cost(z, lam) <= best + 1e-12
+
+
+def test_limits():
+    def same(a, b):
+        np.testing.assert_allclose(a.value(X), b.value(X), rtol=1e-12)
+        np.testing.assert_allclose(a.prox(X, 0.7), b.prox(X, 0.7), atol=1e-12)
+
+    same(jr.Huber(0.5, np.inf), jr.SquaredL2(0.5))
+    same(jr.MCP(0.5, np.inf), jr.L1(0.5))
+    same(jr.SCAD(0.5, np.inf), jr.L1(0.5))
+    same(jr.GroupMCP(0.5, np.inf, axis=0), jr.GroupL2(0.5, axis=0))
+    same(jr.SparseGroup(0.5, 1.0, axis=0), jr.L1(0.5))
+    same(jr.SparseGroup(0.5, 0.0, axis=0), jr.GroupL2(0.5, axis=0))
+    same(jr.GroupMCP(0.5, 2.0, axis=()), jr.MCP(0.5, 2.0))
+    same(jr.GroupLinf(0.5, axis=()), jr.L1(0.5))
+
+
+def test_moreau_decomposition():
+    for pen, ball in (
+        (jr.GroupLinf(0.8, axis=0), jr.L1Ball(0.8 * 0.7, axis=0)),
+        (jr.L1(0.8), jr.LinfBall(0.8 * 0.7)),
+        (jr.GroupL2(0.8, axis=0), jr.L2Ball(0.8 * 0.7, axis=0)),
+        (jr.Nuclear(0.8), jr.SpectralBall(0.8 * 0.7)),
+        (jr.SpectralNorm(0.8), jr.NuclearBall(0.8 * 0.7)),
+    ):
+        np.testing.assert_allclose(pen.prox(X, 0.7) + ball.project(X), X, atol=1e-12)
+
+
+def test_moreau_envelopes():
+    # of the 1-norm: Huber's function
+    np.testing.assert_allclose(
+        jr.moreau_envelope(jr.L1(0.8), X, 0.7), jr.Huber(1 / 0.7, 0.7 * 0.8).value(X), rtol=1e-12
+    )
+    tree = {"a": X, "b": X[0]}
+    pens = {"a": jr.GroupL2(0.8, axis=0), "b": None}
+    slope = jax.grad(lambda t: jr.moreau_envelope(pens, t, 0.7))(tree)
+    np.testing.assert_allclose(slope["a"], (X - jr.prox(pens, tree, 0.7)["a"]) / 0.7, atol=1e-12)
+    assert not np.any(slope["b"])
+
+
+def test_sums():
+    def same(a, b):
+        np.testing.assert_allclose(a.value(X), b.value(X), rtol=1e-12)
+        np.testing.assert_allclose(a.prox(X, 0.7), b.prox(X, 0.7), atol=1e-12)
+
+    ridge, lasso = jr.SquaredL2(0.6), jr.L1(0.4)
+    same(ridge + lasso, jr.ElasticNet(1.0, 0.4))
+    same(lasso + lasso + ridge, jr.L1(0.8) + ridge)
+    same(jr.GroupL2(0.6, axis=0) + lasso, jr.SparseGroup(1.0, 0.4, axis=0))
+    same(jr.ElasticNet(1.0, 0.4) + jr.SquaredL2(0.1), jr.Sum((lasso, jr.SquaredL2(0.7))))
+    same(jr.Towards(jr.SquaredL2(1.0), 3.0) + jr.Towards(jr.SquaredL2(1.0), 1.0), jr.Sum((TwoPulls(),)))
+    assert (lasso + jr.GroupL2(1.0, axis=0)).measure(X).shape == ()
+    assert (jr.L1(1.0, axis=0) + jr.GroupL2(1.0, axis=0)).measure(X).shape == (4,)
+
+
+def TwoPulls():
+    return jr.Sum((jr.Towards(jr.SquaredL2(1.0), 1.0), jr.Towards(jr.SquaredL2(1.0), 3.0)))
+
+
+@pytest.mark.parametrize(
+    "pen",
+    [
+        jr.L1(1.0) + jr.Nuclear(1.0),
+        jr.GroupL2(1.0, axis=0) + jr.GroupL2(1.0, axis=1),
+        jr.L1(np.ones(4)) + jr.TotalVariation(1.0, axis=0),
+        jr.GroupL2(1.0, axis=0) + jr.SquaredL2(np.ones(4)),
+        jr.L1(1.0) + jr.MCP(1.0, 3.0),
+        jr.SquaredL2(1.0) + jr.Orthogonality(1.0, axis=0),
+    ],
+    ids=lambda p: "+".join(type(t).__name__ for t in p.terms),
+)
+def test_sums_without_a_rule_are_refused_by_name(pen):
+    assert np.isfinite(pen.value(X))
+    assert not pen.proximable
+    name = f"Sum({', '.join(type(t).__name__ for t in pen.terms)})"
+    with pytest.raises(TypeError, match="`prox` of") as refusal:
+        pen.prox(X, 1.0)
+    assert name in str(refusal.value)
+    with pytest.raises(TypeError, match="`proximal` needs penalties with an exact `prox`") as refusal:
+        jr.proximal(pen, 0.1)
+    assert name in str(refusal.value)
+    jr.decay(pen, 0.1)
+
+
+def test_optax_projections_and_where_they_stop():
+    ours = jr.Simplex(1.0).project(X.ravel())
+    np.testing.assert_allclose(ours, optax.projections.projection_simplex(X.ravel()), atol=1e-12)
+    np.testing.assert_allclose(jr.LinfBall(0.5).project(X), optax.projections.projection_linf_ball(X, 0.5), atol=1e-12)
+    np.testing.assert_allclose(jr.Sphere(2.0).project(X), optax.projections.projection_l2_sphere(X, 2.0), atol=1e-12)
+    for axis in (0, 1):
+        columns = [optax.projections.projection_simplex(c, 2.0) for c in (X.T if axis == 0 else X)]
+        expected = np.stack(columns, 1 - axis)
+        np.testing.assert_allclose(jr.Simplex(2.0, axis=axis).project(X), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: jr.multipliers(jr.Sparse(3), 0.1), "`multipliers` needs .* that of `Sparse` says nothing. Use"),
+        (lambda: jr.multipliers(jr.Equality(jr.RankAtMost(3)), 0.1), r"that of `Equality\(RankAtMost\)` says nothing"),
+        (lambda: jr.multipliers(jr.SublevelSet(jr.L0(1.0), 3), 0.1), r"that of `SublevelSet\(L0\)` says nothing"),
+        (lambda: jr.decay(jr.L0(1.0), 0.1), "`decay` needs penalties with a gradient; that of `L0` says nothing"),
+        (lambda: jr.penalized(sum, jr.L0(1.0) + jr.L1(1.0)), r"that of `Sum\(L0, L1\)` says nothing"),
+        (lambda: jr.proximal(jr.Towards(jr.Orthogonality(1.0), 0.0), 0.1), r"`Towards\(Orthogonality\)` has none"),
+        (lambda: jr.Towards(3.0, 1.0), "`Towards` needs a penalty, got 3.0"),
+        (lambda: jr.Sum((jr.L1(1.0), 3.0)), "`Sum` needs a penalty, got 3.0"),
+        (lambda: jr.L1(1.0) + 3.0, "unsupported operand"),
+    ],
+)
+def test_refusals(use, message):
+    with pytest.raises(TypeError, match=message):
+        use()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: jr.MCP(1.0, 0.0), "`MCP` needs `gamma` > 0, got 0.0"),
+        (lambda: jr.SCAD(1.0, 1.0), "`SCAD` needs `gamma` > 1, got 1.0"),
+        (lambda: jr.LogSum(1.0, 0.0), "`LogSum` needs `eps` > 0, got 0.0"),
+        (lambda: jr.GroupMCP(1.0, -1.0), "`GroupMCP` needs `gamma` >= 0, got -1.0"),
+        (lambda: jr.SparseGroup(1.0, 1.5), r"`SparseGroup` needs `l1_ratio` in \[0, 1\], got 1.5"),
+        (lambda: jr.NormRange(2.0, 1.0), "`NormRange` needs `lower` <= `upper`, got lower=2.0, upper=1.0"),
+        (lambda: jr.NormRange(1.0, 2.0, rate=1.5), r"`NormRange` needs `rate` in \[0, 1\], got 1.5"),
+        (lambda: jr.Sparse(-1), "`Sparse` needs `k` >= 0, got -1"),
+        (lambda: jr.Huber(1.0, float("nan")), "`Huber` needs `delta` >= 0, got nan"),
+    ],
+)
+def test_bad_numbers(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_top_k_of_ties_keeps_exactly_k():
+    p = jr.Sparse(2, axis=0).project(jnp.ones((4, 3)))
+    np.testing.assert_array_equal(np.sum(p != 0, 0), [2, 2, 2])
+    traced = jax.vmap(lambda k: jr.Sparse(k).project(X.ravel()))(jnp.arange(4))
+    np.testing.assert_array_equal(np.sum(traced != 0, 1), [0, 1, 2, 3])
+
+
+def test_norm_range_arrives_at_its_rate():
+    w, con = X, jr.NormRange(0.5, 1.0, axis=0, rate=0.25)
+    gap = np.linalg.norm(w, axis=0) - 1.0
+    assert np.all(gap > 0)
+    np.testing.assert_allclose(np.linalg.norm(con.project(w), axis=0) - 1, 0.75 * gap, rtol=1e-12)
+
+
+def test_training_with_hard_thresholds_finds_the_support():
+    key = jax.random.key(0)
+    design = jax.random.normal(key, (200, 20))
+    truth = jnp.zeros(20).at[:4].set(jnp.array([3.0, -2.0, 1.5, 1.0]))
+    y = design @ truth
+    loss = lambda w: 0.5 * jnp.mean((design @ w - y) ** 2)
+    for tx in (
+        jr.regularize(optax.sgd(0.3), 0.3, proximal=jr.L0(0.05)),
+        jr.regularize(optax.sgd(0.3), 0.3, proximal=jr.MCP(0.1, 5.0)),
+        jr.regularize(optax.sgd(0.3), 0.3, constraint=jr.Sparse(4)),
+    ):
+
+        def step(carry, _, tx=tx):
+            w, state = carry
+            u, state = tx.update(jax.grad(loss)(w), state, w)
+            return (optax.apply_updates(w, u), state), None
+
+        w = jnp.zeros(20)
+        (w, _), _ = jax.lax.scan(step, (w, tx.init(w)), None, 300)
+        np.testing.assert_array_equal(w != 0, truth != 0)
+        np.testing.assert_allclose(w, truth, atol=1e-6)  # neither shrinks what is large
