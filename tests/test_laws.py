@@ -197,14 +197,14 @@ def test_critical_is_where_zero_starts_to_solve(case):
 @all_penalties
 def test_penalty_gradients_are_finite_at_kinks(case):
     origin = case.origin
+    jacobian = jax.jit(jax.jacobian(lambda x: case.noun.prox(x, 0.8)))
     for x in (origin, origin + _zero_column(case)):
         slope = jax.grad(case.noun.value)(x)
         assert np.all(np.isfinite(wide(slope)))
         if x is origin:
             assert not np.any(wide(slope))
         if case.row.exact:
-            jacobian = jax.jacobian(lambda x: case.noun.prox(x, 0.8))(x)
-            assert np.all(np.isfinite(wide(jacobian)))
+            assert np.all(np.isfinite(wide(jacobian(x))))
 
 
 def _zero_column(case):
@@ -228,16 +228,19 @@ def test_penalty_jit_is_eager_and_vmap_is_a_loop(case):
     def scaled(factor):
         return case.row.make(case.shape, factor * case.row.strength(case.shape))
 
-    for name, method in METHODS.items():
-        if name in case.row.lacks:
-            continue
+    def everything(factor, x, g):  # one program for all methods: compiling is what takes the time
+        return {k: f(scaled(factor), x, g) for k, f in METHODS.items() if k not in case.row.lacks}
+
+    program = jax.jit(everything)
+    eager, jitted = everything(factors[2], x, g), program(factors[2], x, g)
+    batch = jax.jit(jax.vmap(everything, (0, None, None)))(factors, x, g)
+    for name in eager:
         scale = 1 if name in ("prox", "optimality") else 1e-30  # differences of numbers of order 1
-        assert_ulps(jax.jit(method)(case.noun, x, g), method(case.noun, x, g), case, scale=scale)
-        batch = jax.vmap(lambda f, method=method: method(scaled(f), x, g))(factors)
-        for f, result in zip(factors, batch, strict=True):
-            if name == "critical" and case.row.name.endswith("weight") and f == 0:
+        assert_ulps(jitted[name], eager[name], case, scale=scale)
+        for i, factor in enumerate(factors):
+            if name == "critical" and case.row.name.endswith("weight") and factor == 0:
                 continue  # no factor on 0 is enough: inf = inf
-            assert_ulps(result, method(scaled(f), x, g), case, scale=scale)
+            assert_ulps(batch[name][i], program(factor, x, g)[name], case, scale=scale)
 
 
 @proximable
@@ -409,15 +412,16 @@ def test_projection_is_firmly_nonexpansive(case):
 
 @projectable
 def test_projection_gradients_are_finite_everywhere(case):
-    for number in (case.row.strength(case.shape), np.zeros_like(case.row.strength(case.shape))):
+    def both(x, number):
+        noun = case.row.make(case.shape, number)
+        return noun.project(x), noun.violation(x)
+
+    slopes = jax.jit(jax.jacobian(both, (0, 1)))
+    for factor in (1, 0):
+        number = factor * jnp.asarray(case.row.strength(case.shape), float)
         for x in (jnp.zeros(case.shape, case.dtype), _zero_column(case), case.draw(26)):
-            for method in ("project", "violation"):
-                by_x = jax.jacobian(lambda x: getattr(case.row.make(case.shape, number), method)(x))(x)
-                by_k = jax.jacobian(lambda k: getattr(case.row.make(case.shape, k), method)(x))(
-                    jnp.asarray(number, float)
-                )
-                assert np.all(np.isfinite(wide(by_x)))
-                assert np.all(np.isfinite(wide(by_k)))
+            for slope in jax.tree.leaves(slopes(x, number)):
+                assert np.all(np.isfinite(wide(slope)))
 
 
 @projectable
@@ -429,11 +433,15 @@ def test_constraint_jit_is_eager_and_vmap_is_a_loop(case):
         number = case.row.strength(case.shape)
         return case.row.make(case.shape, factor * jnp.where(number == 0, 1.0, number))
 
-    for method in (lambda n, x: n.project(x), lambda n, x: n.violation(x)):
-        assert_ulps(jax.jit(method)(case.noun, x), method(case.noun, x), case, scale=1)
-        batch = jax.vmap(lambda f, method=method: method(scaled(f), x))(factors)
-        for f, result in zip(factors, batch, strict=True):
-            expected = method(scaled(f), x)
+    def both(factor, x):
+        return scaled(factor).project(x), scaled(factor).violation(x)
+
+    program = jax.jit(both)
+    for a, b in zip(program(factors[2], x), both(factors[2], x), strict=True):
+        assert_ulps(a, b, case, scale=1)
+    batch = jax.jit(jax.vmap(both, (0, None)))(factors, x)
+    for i, factor in enumerate(factors):
+        for result, expected in zip((batch[0][i], batch[1][i]), program(factor, x), strict=True):
             finite = np.isfinite(wide(expected))
             np.testing.assert_array_equal(wide(result)[~finite], wide(expected)[~finite])
             assert_ulps(wide(result)[finite], wide(expected)[finite], case, scale=1)
