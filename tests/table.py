@@ -40,6 +40,9 @@ class Row:
     member: Callable | None = None
     lacks: tuple[str, ...] = ()
 
+    def __str__(self):
+        return self.name.replace(" ", "_")
+
     def strength(self, shape):
         return self.number(shape) if callable(self.number) else self.number
 
@@ -263,17 +266,23 @@ class Case:
 
 
 def cases(rows, keep=lambda row: True):
-    """All cases; in a quick run each row on one cell, another for each row, and the first of each class on two."""
+    """All cases; in a quick run each row on one cell, another for each row, and every fifth on a tiny one too."""
     cells = [(s, d) for s in SHAPES for d in DTYPES]
-    chosen, classes = [], set()
+    large, tiny = cells[:9], cells[9:]
+    chosen = []
     for i, row in enumerate(rows):
-        quick = {cells[1 + (3 * i) % (len(cells) - 1)]}
-        kind = type(row.noun(SHAPES["matrix"]))
-        if kind not in classes:
-            quick.add(cells[0])
-            classes.add(kind)
-        for shape, dtype in cells if keep(row) else ():
-            marks = [] if (shape, dtype) in quick else [pytest.mark.slow]
+        quick = {large[7 * i % 9]} | ({tiny[i // 5 % 6]} if i % 5 == 0 else set())
+        for cell in cells if keep(row) else ():
+            marks = [] if cell in quick else [pytest.mark.slow]
+            shape, dtype = cell
             case = Case(row, SHAPES[shape], DTYPES[dtype])
-            chosen.append(pytest.param(case, id=f"{row.name}-{shape}-{dtype}".replace(" ", "_"), marks=marks))
+            chosen.append(pytest.param(case, id=f"{row}-{shape}-{dtype}", marks=marks))
     return chosen
+
+
+def first_of_each_class(rows):
+    """One row for every class."""
+    first = {}
+    for row in rows:
+        first.setdefault(type(row.noun(SHAPES["matrix"])), row)
+    return list(first.values())

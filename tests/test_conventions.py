@@ -152,6 +152,13 @@ def test_keras_weight_decay_is_decoupled(keras, name):
     np.testing.assert_allclose(ours, w, atol=1e-5)  # 1 − 0.999ᵗ in float32
 
 
+def test_keras_norm_range_and_unit_norm(keras):
+    for rate in (1.0, 0.3):
+        theirs = keras.constraints.MinMaxNorm(1.1, 1.5, rate=rate, axis=0)
+        np.testing.assert_allclose(jr.NormRange(1.1, 1.5, axis=0, rate=rate).project(W), theirs(W), rtol=1e-6)
+    np.testing.assert_allclose(jr.Sphere(1.0, axis=0).project(W), keras.constraints.UnitNorm(axis=0)(W), rtol=1e-6)
+
+
 def test_keras_max_norm_shrinks_inside_the_ball(keras):
     theirs, ours = keras.constraints.MaxNorm(5.0, axis=0), jr.L2Ball(5.0, axis=0)
     w = jnp.full((1, 1), 0.01)

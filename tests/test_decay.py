@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 W = {"w": jnp.asarray(RNG.normal(size=(4, 3))), "b": jnp.asarray(RNG.normal(size=3))}
 GRADS = [jax.tree.map(lambda p: jnp.asarray(RNG.normal(size=p.shape)), W) for _ in range(6)]
 LAM, PEAK = 0.3, 0.2
-SCHEDULE = optax.warmup_cosine_decay_schedule(0.0, PEAK, 3, 8)
+SCHEDULE = lambda t: jnp.array([0.0, 0.1, PEAK, 0.15, 0.1, 0.02])[t]  # optax's own are float32
 
 
 def run(link, optimizer=None):
@@ -88,7 +88,7 @@ def test_cautious_looks_at_signs_that_are_too_small_to_multiply():
 def test_elastic_weight_consolidation():
     fisher, anchor = jax.tree.map(jnp.square, W), jax.tree.map(lambda p: 0 * p + 0.5, W)
     pens = jr.towards(jax.tree.map(jr.SquaredL2, fisher), anchor)
-    expected = sum(0.5 * jnp.sum(f * (p - 0.5) ** 2) for f, p in zip(fisher.values(), W.values(), strict=True))
+    expected = sum(0.5 * jnp.sum(fisher[k] * (W[k] - 0.5) ** 2) for k in W)
     np.testing.assert_allclose(jr.value(pens, W), expected, rtol=1e-12)
 
 

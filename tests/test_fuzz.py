@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from table import CONSTRAINTS, PENALTIES
+from table import CONSTRAINTS, PENALTIES, first_of_each_class
 
 import jaxreg as jr
 
@@ -26,13 +26,6 @@ hostile = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppr
 batches = st.tuples(
     st.sampled_from(FEW), st.integers(0, 2**32 - 1), st.sampled_from([1e-41, 1e-25, 1e-4, 1.0, 1.0, 1e4, 1e18, 1e37])
 )
-
-
-def one_row_per_class(rows):
-    seen = {}
-    for row in rows:
-        seen.setdefault(type(row.noun((4, 3))), row)
-    return list(seen.values()) if EXAMPLES < 20 else rows
 
 
 def draw(shape, seed, scale):
@@ -87,7 +80,7 @@ def penalty_program(row, shape):
     return jax.jit(jax.vmap(run))
 
 
-@pytest.mark.parametrize("row", one_row_per_class(PENALTIES), ids=lambda r: r.name.replace(" ", "_"))
+@pytest.mark.parametrize("row", first_of_each_class(PENALTIES), ids=str)
 def test_penalties_survive(row):
     @hostile
     @given(batches)
@@ -138,7 +131,7 @@ def constraint_program(row, shape):
     return jax.jit(jax.vmap(run))
 
 
-@pytest.mark.parametrize("row", one_row_per_class(CONSTRAINTS), ids=lambda r: r.name.replace(" ", "_"))
+@pytest.mark.parametrize("row", first_of_each_class(CONSTRAINTS), ids=str)
 def test_constraints_survive(row):
     @hostile
     @given(batches)
@@ -172,7 +165,7 @@ def test_constraints_survive(row):
     check()
 
 
-@pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=lambda r: r.name.replace(" ", "_"))
+@pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=str)
 def test_infinite_weights_end_and_stay(row):
     shape = (4, 3)
     if not row.exact:
