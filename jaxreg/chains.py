@@ -25,7 +25,8 @@ def fuse(z, up, down) -> jax.Array:
 
 @fuse.defjvp
 def _(primals, tangents):
-    x, first, jump = _fuse(*primals)
+    x = fuse(*primals)  # by its own rule again, for derivatives of derivatives
+    _, first, jump = _fuse(*jax.lax.stop_gradient(primals))
     dz, up, down = tangents
     dz = pushed(dz, jump, up, down)
     run = jax.vmap(lambda v, at: jax.ops.segment_sum(v, at, len(v))[at], 1, 1)
@@ -39,6 +40,11 @@ def _fuse(z, up, down):
     i = jax.lax.broadcasted_iota(jnp.int32, z.shape, 0)
     if n < 2:
         return z, i, jnp.zeros(up.shape, jnp.int32)
+    # Sums of n entries must not overflow; powers of two change no bit.
+    margin = n.bit_length() + 2
+    huge = jnp.max(jnp.abs(z), 0) >= 2.0 ** (jnp.finfo(z.dtype).maxexp - margin - 1)
+    scale = jnp.where(huge, 2.0**margin, 1).astype(z.dtype)
+    z, up, down = z / scale, up / scale, down / scale
 
     def mean(v, jump):
         last = scan(_least, (n,), (jnp.full_like(i, n - 1).at[:-1].set(jnp.where(jump != 0, i[:-1], n)),), reverse=True)
@@ -71,7 +77,7 @@ def _fuse(z, up, down):
     # Where a run has nothing to average, its level is its entry, bit for bit.
     uneven = (jump == 0) & (y[1:] != y[:-1])
     uneven = mean(jnp.zeros_like(y).at[1:].set(uneven), jump)
-    x = jnp.clip(jnp.where(uneven == 0, y, t), low, high)
+    x = scale * jnp.clip(jnp.where(uneven == 0, y, t), low, high)
     return x, jax.lax.cummax(jnp.where(starts(jump != 0, i.shape), i, 0)), jump
 
 

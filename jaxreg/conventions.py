@@ -24,6 +24,7 @@ import typing
 from collections.abc import Callable
 from typing import Annotated
 
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxreg.penalties import L1, ElasticNet, SquaredL2
@@ -39,20 +40,23 @@ def converter(fn: Callable) -> Callable:
     kinds = typing.get_type_hints(fn, include_extras=True)
     del kinds["return"]
 
-    def check(name, x):
+    def checked_one(name, x):
         if typing.get_origin(kinds.get(name)) is Annotated:
             text, holds = kinds[name].__metadata__
+            if x is None or isinstance(x, (str, dict)):
+                raise TypeError(f"`{fn.__name__}` needs a number or an array as `{name}`, got {x!r}.")
+            x = np.asarray(x) if isinstance(x, (list, tuple)) else x
             if isinstance(x, (int, float)) and not holds(x):
                 raise ValueError(f"`{fn.__name__}` needs `{name}` {text}, got {x}.")
         elif name in kinds and not isinstance(x, kinds[name]):
             names = " or ".join(kind.__name__ for kind in typing.get_args(kinds[name]) or [kinds[name]])
             raise TypeError(f"`{fn.__name__}` needs {names} as `{name}`, got {x!r}.")
+        return x
 
     @functools.wraps(fn)
     def checked(*args, **kwargs):
-        for name, x in [*zip(kinds, args, strict=False), *kwargs.items()]:
-            check(name, x)
-        return fn(*args, **kwargs)
+        args = [*map(checked_one, kinds, args), *args[len(kinds) :]]
+        return fn(*args, **{name: checked_one(name, x) for name, x in kwargs.items()})
 
     return checked
 

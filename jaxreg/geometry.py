@@ -36,15 +36,15 @@ def onto_octahedron(x, radius, axes, weights=1.0) -> jax.Array:
 def onto_simplex(x, total, axes, weights=1.0) -> jax.Array:
     """Nearest point with Σ wᵢxᵢ = total and xᵢ ≥ 0 per group: (x − θw)₊. Entries of weight 0 stay as they are."""
     w = jnp.broadcast_to(jnp.asarray(weights, x.dtype), x.shape)
-    top, _, active, kept = _level(x, total, axes, w)
+    _, active, kept = _level(x, total, axes, w, uniform=jnp.ndim(weights) == 0)
     kept = jnp.where(active & (kept >= 0), kept, 0)
-    return jnp.where(w > 0, jnp.where(jnp.isfinite(top), kept, jnp.nan), x)
+    finite = jnp.all((x < jnp.inf) | (w == 0), axes, keepdims=True)
+    return jnp.where(w > 0, jnp.where(finite, kept, jnp.nan), x)
 
 
 def level(x, total, axes) -> jax.Array:
     """The θ with Σ (xᵢ − θ)₊ = total per group, kept at size 1."""
-    top, theta, *_ = _level(x, total, axes, jnp.ones_like(x))
-    return jax.lax.stop_gradient(top) + theta
+    return _level(x, total, axes, jnp.ones_like(x), uniform=True)[0]
 
 
 def lower_peaks(x, amount, axes) -> jax.Array:
@@ -55,18 +55,19 @@ def lower_peaks(x, amount, axes) -> jax.Array:
     return jnp.where(enough, jnp.where(size >= cap, jnp.sign(x) * cap, x), jnp.where(jnp.isnan(x), x, 0))
 
 
-@functools.partial(jax.jit, static_argnames="axes")  # called eagerly, the loop would compile anew each time
-def _level(x, total, axes, w):
-    """top = max xᵢ/wᵢ, the θ with Σ w(x − (top + θ)w)₊ = total, the entries that are positive there, x − (top + θ)w.
+@functools.partial(jax.jit, static_argnames=("axes", "uniform"))  # eagerly, the loop would compile anew each time
+def _level(x, total, axes, w, uniform):
+    """The θ with Σ w(x − θw)₊ = total per group, the entries that are positive there, and x − θw.
 
     θ is the root of a convex, decreasing, piecewise linear function. Newton from the left climbs to it in finitely
     many steps (Michelot's algorithm), with neither sort nor gather.
     """
     counts = w > 0
-    # Relative to the largest entry the arithmetic is as fine as `total`, however large x is: the kept ones are near it.
-    top = jnp.max(jnp.where(counts, x / jnp.where(counts, w, 1), -jnp.inf), axes, keepdims=True, initial=-jnp.inf)
-    top = jnp.where(jnp.isneginf(top), 0, top)
-    depth = x - jax.lax.stop_gradient(top) * w
+    # With equal weights the kept entries are near the largest: relative to it, the arithmetic is as fine as `total`,
+    # however large x is. With others it need not count for much, and 0 is the better origin.
+    pivot = jnp.max(jnp.where(counts, x / jnp.where(counts, w, 1), -jnp.inf), axes, keepdims=True, initial=-jnp.inf)
+    pivot = jax.lax.stop_gradient(jnp.where(jnp.isneginf(pivot) | (not uniform), 0, pivot))
+    depth = x - pivot * w
 
     def root(active, depth, total):
         pull = jnp.sum(jnp.where(active, w * depth, 0), axes, keepdims=True) - total
@@ -85,10 +86,11 @@ def _level(x, total, axes, w):
     least = jnp.min(jnp.where(counts, fixed_w, jnp.inf), axes, keepdims=True, initial=jnp.inf)
     first = jnp.maximum(root(counts, fixed, fixed_total), -fixed_total / jnp.square(least))
     theta, _ = jax.lax.while_loop(lambda c: jnp.any(c[0] > c[1]), newton, (first, jnp.full_like(first, -jnp.inf)))
-    # With total = 0 none is positive: the top ones are the first to be, and give the derivatives.
-    active = counts & ((fixed > theta * fixed_w) | (fixed == 0))
+    active = counts & (fixed > theta * fixed_w)
+    if uniform:  # with total = 0 none is positive: the top ones are the first to be, and give the derivatives
+        active |= counts & (fixed == 0)
     theta = root(active, depth, total)
-    return top, theta, active, depth - theta * w  # in one program: rounded apart, top·w would not cancel
+    return pivot + theta, active, depth - theta * w  # in one program: rounded apart, pivot·w would not cancel
 
 
 @functools.partial(jax.jit, static_argnames="axes")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxreg.arrays import floating
 from jaxreg.penalties import Towards
-from jaxreg.pytree import lift, tree_add
+from jaxreg.pytree import checked_number, lift, tree_add
 from jaxreg.requirements import require_constraints, require_penalties
 
 
@@ -44,6 +44,7 @@ def prox(pens, params, step):
     [2.5, 0.0]
     """
     require_penalties(pens, "prox", proximable=True)
+    step = checked_number("prox", "step", step)
     return lift(lambda pen, p: pen.prox(p, step), pens, params)
 
 
@@ -66,12 +67,16 @@ def moreau_envelope(pens, params, step) -> jax.Array:
         Parikh and Boyd, Proximal algorithms, 2014, section 3.1.
     """
     require_penalties(pens, "moreau_envelope", proximable=True)
+    step = checked_number("moreau_envelope", "step", step)
+    if isinstance(step, (int, float)) and step == 0:
+        raise ValueError("`moreau_envelope` needs `step` > 0, got 0.")
     values = []
 
     def envelope(pen, p):
         p = floating(p, pen)
         z = pen.prox(p, step)
-        values.append(jnp.sum(jnp.square(z - p)) / (2 * jnp.asarray(step, p.dtype)) + pen.value(z))
+        lost = jnp.where(jnp.isinf(p), 0, p - z)
+        values.append(jnp.sum(jnp.square(lost)) / (2 * jnp.asarray(step, p.dtype)) + pen.value(z))
 
     lift(envelope, pens, params)
     return tree_add(values)
@@ -89,6 +94,11 @@ def towards(pens, anchors):
 
     Returns:
         A tree of penalties and None, for any verb.
+
+    Raises:
+        TypeError: if `pens` holds anything but penalties.
+
+    Elastic weight consolidation with a tree of Fisher information: `towards(jax.tree.map(jr.SquaredL2, fisher), anchors)`.
 
     >>> import jaxreg as jr
     >>> pens = towards(jr.SquaredL2(2.0), {"w": jnp.ones(2)})
@@ -151,6 +161,7 @@ def penalized(loss_fn: Callable, pens, num_examples=None, has_aux: bool = False)
 
     Raises:
         ValueError: if a literal `num_examples` is not positive.
+        TypeError: if `pens` holds anything but penalties with a gradient; when called, if the loss is no scalar.
 
     >>> import jaxreg as jr
     >>> loss = penalized(lambda w, x: jnp.sum(w * x), jr.SquaredL2(2.0))
@@ -164,6 +175,13 @@ def penalized(loss_fn: Callable, pens, num_examples=None, has_aux: bool = False)
 
     def objective(params, *args, **kwargs):
         loss, *aux = loss_fn(params, *args, **kwargs) if has_aux else (loss_fn(params, *args, **kwargs),)
+        if isinstance(loss, tuple) or jnp.shape(loss) != ():
+            got = (
+                "a tuple (pass `has_aux=True` for (loss, aux))"
+                if isinstance(loss, tuple)
+                else f"shape {jnp.shape(loss)}"
+            )
+            raise TypeError(f"`penalized` needs a loss function that returns a scalar, got {got}.")
         penalty = value(pens, params)
         if num_examples is not None:
             penalty = penalty / jnp.asarray(num_examples, penalty.dtype)

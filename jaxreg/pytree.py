@@ -13,6 +13,7 @@ from typing import Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreg.arrays import widest
 
@@ -29,17 +30,31 @@ class Noun(abc.ABC):  # noqa: B024 (the two kinds of noun have their own abstrac
 def check_fields(noun: Noun) -> None:
     """Refuse literal numbers below zero or NaN, and store `axis` as None or a tuple of distinct integers.
 
-    Tracers and arrays pass.
+    Literal are numbers, lists and NumPy arrays. What jax made passes: it may be traced, and to look would make it wait.
     """
     name = type(noun).__name__
     for field in dataclasses.fields(noun):
-        number = getattr(noun, field.name)
-        if isinstance(number, str):
-            raise TypeError(f"`{name}` needs a number as `{field.name}`, got {number!r}.")
+        value = getattr(noun, field.name)
         if field.name == "axis":
-            object.__setattr__(noun, "axis", _checked_axis(name, number))
-        elif isinstance(number, (int, float)) and not number >= 0:
-            raise ValueError(f"`{name}` needs `{field.name}` >= 0, got {number}.")
+            object.__setattr__(noun, "axis", _checked_axis(name, value))
+        elif not (field.metadata.get("static") or isinstance(value, Noun)):
+            object.__setattr__(noun, field.name, checked_number(name, field.name, value))
+
+
+def checked_number(api: str, name: str, number):
+    """`number`, lists as arrays; a literal one that is no number, below zero or NaN is refused."""
+    if isinstance(number, (list, tuple)):
+        number = jnp.asarray(number) if _has_tracer(number) else np.asarray(number)
+    if number is None or isinstance(number, (str, complex, dict, type)) or (callable(number)):
+        hint = " For a tree, map the penalty over it: `jax.tree.map`." if isinstance(number, dict) else ""
+        raise TypeError(f"`{api}` needs a number or an array as `{name}`, got {number!r}.{hint}")
+    if isinstance(number, (int, float, np.ndarray, np.generic)) and not np.all(np.asarray(number) >= 0):
+        raise ValueError(f"`{api}` needs `{name}` >= 0, got {number}.")
+    return number
+
+
+def _has_tracer(numbers) -> bool:
+    return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(numbers))
 
 
 def check_above(noun: Noun, field: str, limit: float) -> None:
@@ -103,15 +118,24 @@ def noun(cls):
 def is_schedule(x) -> bool:
     """Whether `x` is a function of the step count rather than a tree of nouns or a number.
 
-    A tree built from an Equinox module is callable too, but is no leaf.
+    A tree built from an Equinox module is callable too, but is no leaf; a class is a slip for one of its objects.
     """
-    return callable(x) and (jax.tree_util.all_leaves([x]) or isinstance(x, jax.tree_util.Partial))
+    return (
+        callable(x)
+        and not isinstance(x, type)
+        and (jax.tree_util.all_leaves([x]) or isinstance(x, jax.tree_util.Partial))
+    )
 
 
 def is_variable(x) -> bool:
     """Whether `x` is a Variable of flax nnx that holds one array: one parameter, not a container of one."""
     nnx = sys.modules.get("flax.nnx")  # loaded if and only if the user has one of its objects
-    return nnx is not None and isinstance(x, nnx.Variable) and len(jax.tree.leaves(x)) == 1
+    return nnx is not None and isinstance(x, nnx.Variable) and len(_held(x)) == 1
+
+
+def _held(variable) -> list:
+    """What a Variable holds: arrays, or nouns whole."""
+    return jax.tree.leaves(variable, is_leaf=lambda x: isinstance(x, Noun))
 
 
 def flatten(tree, is_leaf: Callable[[Any], bool] | None = None):
@@ -124,9 +148,7 @@ def flatten(tree, is_leaf: Callable[[Any], bool] | None = None):
         tree, is_leaf=lambda x: is_variable(x) or (is_leaf is not None and is_leaf(x))
     )
     named = [
-        (_names(path), leaf)
-        for path, entry in outer
-        for leaf in (jax.tree.leaves(entry) if is_variable(entry) else [entry])
+        (_names(path), leaf) for path, entry in outer for leaf in (_held(entry) if is_variable(entry) else [entry])
     ]
     return named, jax.tree.structure(tree, is_leaf=is_leaf)
 

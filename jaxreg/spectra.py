@@ -70,8 +70,10 @@ def _(primals, tangents):
     u, s, v = factors = svd(x)
     inner, outer = _split(u, dx, v)
     row, column = s[..., :, None], s[..., None, :]
-    turn = _ratio(1, (column - row) * (column + row))
-    du = product(u, turn * (inner * column + row * transpose(inner))) + outer * _ratio(1, column)
+    # Differences and values within the rounding of the largest have no inverse.
+    level = jnp.finfo(s.dtype).eps * x.shape[-2] * peak(s)[..., None]
+    turn = _ratio(1, (column - row) * (column + row), tiny=level * level)
+    du = product(u, turn * (inner * column + row * transpose(inner))) + outer * _ratio(1, column, tiny=level)
     dv = product(v, turn * (row * inner + transpose(inner) * column))
     return factors, Factors(du, jnp.diagonal(inner, axis1=-2, axis2=-1), dv)
 
@@ -114,9 +116,9 @@ def _split(u, dx, v):
     return inner, right - product(u, inner)
 
 
-def _ratio(a, b, otherwise=0.0):
+def _ratio(a, b, otherwise=0.0, tiny=0.0):
     """a/b, and `otherwise` where b is 0 or as good as 0."""
-    tiny = jnp.abs(b) <= jnp.finfo(b.dtype).tiny / jnp.finfo(b.dtype).eps
+    tiny = jnp.abs(b) <= jnp.maximum(tiny, jnp.finfo(b.dtype).tiny / jnp.finfo(b.dtype).eps)
     return jnp.where(tiny, otherwise, a / jnp.where(tiny, 1, b))
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg.pytree import Noun, noun
+from jaxreg.pytree import Noun, noun, title
 
 
 class Constraint(Noun):
@@ -17,6 +17,8 @@ class Constraint(Noun):
     """
 
     differentiable: ClassVar[bool] = True  # False where the gradient of `violation` says nothing, as for a count
+
+    signed: ClassVar[bool] = True  # False where `violation` is a distance, never below 0: a set without an inside
 
     @abc.abstractmethod
     def violation(self, x) -> jax.Array:
@@ -63,6 +65,11 @@ class Equality(Constraint):
     def __post_init__(self):
         if not isinstance(self.constraint, Constraint):
             raise TypeError(f"`Equality` needs a constraint, got {self.constraint!r}.")
+        if not self.constraint.signed:
+            raise TypeError(
+                f"`Equality` needs a constraint with an inside; `{title(self.constraint)}` asks for equality itself. "
+                "For a sphere use `Equality(L2Ball(radius))`."
+            )
 
     @property
     def differentiable(self) -> bool:

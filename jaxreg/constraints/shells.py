@@ -1,5 +1,7 @@
 """Norms with a lower bound, per group. None of these sets is convex: 0 has no nearest point, and stays."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -30,6 +32,8 @@ class Sphere(Constraint):
     References:
         Salimans and Kingma, Weight normalization, 2016, section 2.
     """
+
+    signed: ClassVar[bool] = False
 
     radius: jax.typing.ArrayLike = 1.0
     axis: Axis = static(default=None)

@@ -1,5 +1,7 @@
 """Non-negative weights with a given sum."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +31,8 @@ class Simplex(Constraint):
     References:
         Michelot, A finite algorithm for finding the projection of a point onto the canonical simplex, 1986.
     """
+
+    signed: ClassVar[bool] = False
 
     total: jax.typing.ArrayLike = 1.0
     axis: Axis = static(default=None)

@@ -159,6 +159,8 @@ class Orthonormal(Constraint):
         Schönemann, A generalized solution of the orthogonal Procrustes problem, 1966.
     """
 
+    signed: ClassVar[bool] = False
+
     axis: Axis = static(default=None)
 
     def violation(self, x) -> jax.Array:

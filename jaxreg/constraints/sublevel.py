@@ -100,7 +100,13 @@ def _(penalty: SquaredL2, x, bound, axes):
 
 @nearest.register
 def _(penalty: L0, x, bound, axes):
-    return _within(Sparse, _quotient(bound, _one_per_group(penalty, x, axes)), x, axes)
+    # The most weights whose measure, as `violation` rounds it, is in bounds.
+    count = jnp.floor(_quotient(bound, _one_per_group(penalty, x, axes)))
+    best = jnp.zeros_like(x)
+    for k in (count - 1, count, count + 1):
+        kept = _within(Sparse, k, x, axes)
+        best = jnp.where(jnp.expand_dims(penalty.measure(kept), axes) <= bound, kept, best)
+    return best
 
 
 @nearest.register

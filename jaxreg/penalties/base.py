@@ -6,15 +6,37 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg.pytree import Noun
+from jaxreg.pytree import Noun, noun, static  # noqa: F401 (for those who write penalties)
 
 
 class Penalty(Noun):
-    """λΩ on one array.
+    r"""λΩ on one array.
 
     To add one: a frozen dataclass (`@noun`) with `measure`, and, where they are exact, `prox`, `optimality` and
     `critical`; then a row in `tests/table.py`. A function of each weight by itself is a `Separable`, one of the norm
     of each group a `Radial`: they say only what happens to one number.
+
+    What the laws ask: `axis` is `static`; arithmetic runs in float32 at least (`floating`), whatever the leaf's dtype;
+    0·∞ = 0 (`masked`, `times`), so that λ = 0 is no penalty; gradients are finite at kinks, and those in λ survive
+    λ = 0; the prox at λ = ∞ is exact.
+
+    >>> from jaxreg.arrays import floating, group_axes, masked, per_entry, times
+    >>> from jaxreg.penalties import Penalty, noun, static
+    >>> @noun
+    ... class LogCosh(Penalty):
+    ...     '''λΣ log cosh x: ridge for small weights, the lasso for large ones.'''
+    ...
+    ...     lam: jax.typing.ArrayLike
+    ...     axis: tuple[int, ...] | None = static(default=None)
+    ...
+    ...     def measure(self, x):
+    ...         x = floating(x, self)
+    ...         lam = per_entry(self.lam, x, self)
+    ...         size = jnp.abs(masked(x, lam))
+    ...         cost = size + jnp.log1p(jnp.exp(-2 * size)) - jnp.log(2).astype(x.dtype)
+    ...         return jnp.sum(times(lam, cost), group_axes(self.axis, x, self))
+    >>> jax.grad(LogCosh(2.0, axis=0).value)(jnp.array([0.0, 50.0])).tolist()
+    [0.0, 2.0]
     """
 
     differentiable: ClassVar[bool] = True  # False where the gradient says nothing, as for a count
@@ -32,6 +54,10 @@ class Penalty(Noun):
         from jaxreg.penalties.composition import Sum
 
         return Sum((self, other)) if isinstance(other, Penalty) else NotImplemented
+
+    def __radd__(self, other) -> "Penalty":
+        """`sum` begins with 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     @property
     def proximable(self) -> bool:

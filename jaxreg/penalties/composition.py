@@ -1,5 +1,7 @@
 """Penalties made of penalties."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -40,6 +42,10 @@ class Towards(Penalty):
 
     def __post_init__(self):
         _require_penalty("Towards", self.penalty)
+        if self.anchor is None or isinstance(self.anchor, (str, dict)):
+            raise TypeError(
+                f"`Towards` needs a number or an array as `anchor`, got {self.anchor!r}. For a tree use `towards`."
+            )
 
     @property
     def axis(self) -> Axis:
@@ -57,8 +63,8 @@ class Towards(Penalty):
         return self.penalty.proximable
 
     def _offset(self, x):
-        x = floating(x, self)
-        anchor = per_entry(self.anchor, x, self)
+        anchor, x = _cast(self.anchor, x), floating(x, self)
+        anchor = per_entry(anchor, x, self)
         return x, anchor, x - anchor
 
     def measure(self, x) -> jax.Array:
@@ -113,6 +119,9 @@ class Sum(Penalty):
     terms: tuple[Penalty, ...]
 
     def __post_init__(self):
+        if not isinstance(self.terms, (tuple, list)) or not self.terms:
+            raise TypeError(f"`Sum` needs a tuple of penalties, got {self.terms!r}.")
+        object.__setattr__(self, "terms", tuple(self.terms))
         for term in self.terms:
             _require_penalty("Sum", term)
 
@@ -130,23 +139,27 @@ class Sum(Penalty):
     @property
     def proximable(self) -> bool:
         """Whether an exact rule for the prox is known."""
-        return self._rule()[1] is not None
+        return self._rule(jnp.float32)[1] is not None
 
     def measure(self, x) -> jax.Array:
         """Σ_i λ_iΩ_i per group if all terms have the same groups, else the value."""
-        one = len({term.axis for term in self.terms}) == 1
         x = floating(x, self)
+        one = len({frozenset(group_axes(term.axis, x, self)) for term in self.terms}) == 1
         return sum((term.measure(x) if one else term.value(x) for term in self.terms), jnp.zeros((), x.dtype))
 
     def prox(self, x, step) -> jax.Array:
         """argmin_z ½‖z − x‖² + step·Σ_i λ_iΩ_i(z), by the rule that applies."""
         z = floating(x, self)
-        quadratics, stages = self._checked_rule("prox")
-        pull, scale = jnp.zeros((), z.dtype), jnp.ones((), z.dtype)
-        for lam, anchor in quadratics:
-            weight = times(jnp.asarray(step, z.dtype), per_entry(lam, z, self))
-            pull, scale = pull + times(weight, per_entry(anchor, z, self)), scale + weight
-        z, step = (z + pull) / scale, jnp.asarray(step, z.dtype) / scale
+        quadratics, stages = self._checked_rule("prox", z.dtype)
+        step = jnp.asarray(step, z.dtype)
+        # z and the anchors, each with its weight: 1 and step·c, of which the infinite ones outweigh the others.
+        weights = [jnp.ones((), z.dtype), *(times(step, per_entry(lam, z, self)) for lam, _ in quadratics)]
+        infinite = functools.reduce(jnp.logical_or, map(jnp.isinf, weights))
+        weights = [jnp.where(infinite, jnp.isinf(w).astype(z.dtype), w) for w in weights]
+        total = sum(weights[1:], weights[0])
+        points = [z, *(per_entry(_cast(anchor, x), z, self) for _, anchor in quadratics)]
+        z = functools.reduce(jnp.add, (times(w / total, p) for w, p in zip(weights, points, strict=True)))
+        step = jnp.where(infinite, 0, step / total)
         for stage in stages:
             z = stage.prox(z, step)
         return z.astype(jnp.result_type(x))
@@ -154,7 +167,7 @@ class Sum(Penalty):
     def optimality(self, x, g) -> jax.Array:
         """The ∞-norm distance of −g to the subdifferential."""
         x, g = floating(x, self), floating(g, self)
-        quadratics, stages = self._checked_rule("optimality")
+        quadratics, stages = self._checked_rule("optimality", x.dtype)
         for lam, anchor in quadratics:
             g = g + times(per_entry(lam, x, self), x - per_entry(anchor, x, self))
         kinds = [type(stage) for stage in stages]
@@ -171,7 +184,7 @@ class Sum(Penalty):
             return stages[0].distance(x, g, sparse=stages[1].lam)
         raise TypeError(f"`optimality` of `{title(self)}` is not known in closed form.")
 
-    def _rule(self):
+    def _rule(self, dtype):
         """[(λ, anchor)] of the quadratics, and the proxes of the rest to apply in turn; None if no rule is known."""
         quadratics, strengths, rest = [], [], []
         todo = list(self.terms)
@@ -185,9 +198,9 @@ class Sum(Penalty):
                 case Towards(penalty=SquaredL2()):
                     quadratics.append((term.penalty.lam, term.anchor))
                 case L1():
-                    strengths.append(term.lam)
+                    strengths.append(jnp.asarray(term.lam, dtype))
                 case ElasticNet():
-                    lam, ratio = jnp.asarray(term.lam), jnp.asarray(term.l1_ratio)
+                    lam, ratio = jnp.asarray(term.lam, dtype), jnp.asarray(term.l1_ratio, dtype)
                     strengths.append(times(lam, ratio))
                     quadratics.append((times(lam, 1 - ratio), 0.0))
                 case _:
@@ -208,15 +221,20 @@ class Sum(Penalty):
             stages = None
         return quadratics, stages
 
-    def _checked_rule(self, method):
-        quadratics, stages = self._rule()
+    def _checked_rule(self, method, dtype):
+        quadratics, stages = self._rule(dtype)
         if stages is None:
             raise TypeError(
                 f"`{method}` of `{title(self)}` is not known in closed form: `Sum` needs quadratics and one penalty "
-                "with a prox, or `L1` and a group penalty or `TotalVariation`. Use `penalized`, "
+                "with a prox, or `L1` and a group penalty, or `L1` with one λ and `TotalVariation`. Use `penalized`, "
                 "`add_penalty_gradient` or `decay`, which need only its gradient."
             )
         return quadratics, stages
+
+
+def _cast(anchor, x):
+    """The anchor in the dtype of the weights, so that they can be at it."""
+    return jnp.asarray(anchor, jnp.result_type(x))
 
 
 def _require_penalty(api: str, pen) -> None:

@@ -93,7 +93,7 @@ class MCP(Separable):
         """λ|x| − x²/(2γ) up to γλ, constant beyond."""
         gamma = per_entry(self.gamma, x, self)
         inner = jnp.minimum(magnitude(x), times(gamma, lam))
-        return times(inner, lam - inner / (2 * gamma))
+        return times(inner, lam - times(inner, 0.5 / gamma))
 
     def shrink(self, x, step, lam):
         """The firm threshold, or the hard one where γ ≤ step."""
@@ -145,7 +145,7 @@ class SCAD(Separable):
         """λ|x| up to λ, a parabola up to γλ, constant beyond."""
         gamma, size = per_entry(self.gamma, x, self), magnitude(x)
         past = jnp.maximum(jnp.minimum(size, times(gamma, lam)) - lam, 0)
-        return times(lam, jnp.minimum(size, lam)) + times(past, lam - past / (2 * (gamma - 1)))
+        return times(lam, jnp.minimum(size, lam)) + times(past, lam - times(past, 0.5 / (gamma - 1)))
 
     def shrink(self, x, step, lam):
         """Soft threshold, then linear, then x; where γ − 1 ≤ step, soft threshold or x, whichever costs less."""

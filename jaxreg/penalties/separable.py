@@ -214,9 +214,9 @@ class Huber(Separable):
 
     def cost(self, x, lam):
         """λx²/2 up to δ, λδ(|x| − δ/2) beyond."""
-        size = magnitude(x)
-        inner = jnp.minimum(size, per_entry(self.delta, x, self))
-        return times(lam, inner * (size - inner / 2))
+        size, delta = magnitude(x), per_entry(self.delta, x, self)
+        over = size > delta
+        return times(lam, jnp.square(jnp.where(over, delta, size)) / 2 + times(delta, jnp.where(over, size - delta, 0)))
 
     def shrink(self, x, step, lam):
         """x/(1 + step·λ) up to δ(1 + step·λ), x − step·λδ·sign(x) beyond."""

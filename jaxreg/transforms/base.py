@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.pytree import is_schedule, lift
+from jaxreg.pytree import checked_number, is_schedule, lift
 
 
 class CountState(NamedTuple):
@@ -22,11 +22,9 @@ def at(value, count: jax.Array):
 
 
 def check_rate(rate, verb: str, name: str = "learning_rate") -> None:
-    """Refuse what is no rate, and a literal one below zero or NaN."""
-    if rate is None or isinstance(rate, str):
-        raise TypeError(f"`{verb}` needs a number as `{name}`, got {rate!r}.")
-    if isinstance(rate, (int, float)) and not rate >= 0:
-        raise ValueError(f"`{verb}` needs `{name}` >= 0, got {rate}.")
+    """Refuse what is neither a number nor a schedule, and a literal number below zero or NaN."""
+    if not is_schedule(rate):
+        checked_number(verb, name, rate)
 
 
 def check_leaves(method: Callable, nouns, params) -> None:

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import optax
 
-from jaxreg.arrays import floating
+from jaxreg.arrays import floating, times
 from jaxreg.penalties import Penalty
+from jaxreg.pytree import checked_number
 from jaxreg.requirements import require_penalties
 from jaxreg.transforms.base import at, check_rate, stateless_link
 from jaxreg.transforms.gradient import gradient
@@ -53,8 +54,10 @@ def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.Gr
         Chen et al., Cautious weight decay, arXiv 2510.12402.
     """
     check_rate(learning_rate, "decay")
-    if isinstance(peak, (int, float)) and not peak > 0:
-        raise ValueError(f"`decay` needs `peak` > 0 or None, got {peak}.")
+    if peak is not None:
+        peak = checked_number("decay", "peak", peak)
+        if isinstance(peak, (int, float)) and peak == 0:
+            raise ValueError("`decay` needs `peak` > 0 or None, got 0.")
 
     def link(pen, u, p, count):
         g, wide = gradient(pen, p), floating(u, pen)
@@ -63,6 +66,6 @@ def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.Gr
             rate = rate * (rate / jnp.asarray(peak, g.dtype))
         if cautious:
             g = jnp.where(jnp.sign(wide) * jnp.sign(g) > 0, 0, g)
-        return (wide - rate * g).astype(u.dtype)
+        return (wide - times(rate, g)).astype(u.dtype)
 
     return stateless_link(pens, lambda pens: require_penalties(pens, "decay", differentiable=True), Penalty.value, link)

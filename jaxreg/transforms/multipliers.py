@@ -58,7 +58,9 @@ def multipliers(
 
         optax.chain(jr.multipliers(jr.L2Ball(3.0, axis=0), 1e-2), optax.adam(lr))
 
-    Plain ascent (c = κ = 0) cycles around non-convex or linear problems; c or κ > 0 damps it.
+    Plain ascent (c = κ = 0) cycles around non-convex or linear problems; c or κ > 0 damps it. Sets without an inside
+    (`Sphere`, `Simplex`, `Orthonormal`) need c > 0: their violation is a distance, so α never falls. `Equality` of a
+    ball is the smooth way to ask for a norm.
 
     Args:
         cons: a constraint, a prefix tree of constraints and None, or a schedule count -> either.
