@@ -12,8 +12,8 @@ Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `LinfBall`, `NuclearBall`, `Spectr
 Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
 `decay`, `proximal`, `projected` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies it.
 
-On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `activity_penalty` on what layers put out.
-At scale: `sweep` over a `grid`; `plotting` shows it.
+On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `activity_penalty` on the outputs of
+layers. At scale: `sweep` over a `grid`; `plotting` shows it.
 """
 
 from jaxreg import conventions as conventions

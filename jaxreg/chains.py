@@ -60,7 +60,7 @@ def _fuse(z, up, down):
         gain = scan(_clipped, (0, -jnp.inf, jnp.inf), (gain, *bounds))[1]
         # Backwards, an entry is 1 for sure, 0 for sure, or as its successor.
         one, zero = gain > jnp.zeros_like(gain).at[:-1].set(fall), ~(gain > jnp.zeros_like(gain).at[:-1].set(-rise))
-        nearest = scan(_least, (2 * n,), (jnp.where(one | zero, 2 * i + one, 2 * n),), reverse=True)[0]
+        nearest = scan(_least, (2 * n,), (jnp.where(one | zero, 2 * i + one.astype(i.dtype), 2 * n),), reverse=True)[0]
         state = nearest % 2
         turn = jnp.where(jump == 0, state[1:] - state[:-1], 0)
         y = pushed(y, turn, up, down)
@@ -76,7 +76,7 @@ def _fuse(z, up, down):
     jump, y, t, low, high, _ = jax.lax.while_loop(lambda carry: carry[-1], cut, carry)
     # Where a run has nothing to average, its level is its entry, bit for bit.
     uneven = (jump == 0) & (y[1:] != y[:-1])
-    uneven = mean(jnp.zeros_like(y).at[1:].set(uneven), jump)
+    uneven = mean(jnp.zeros_like(y).at[1:].set(uneven.astype(y.dtype)), jump)
     x = scale * jnp.clip(jnp.where(uneven == 0, y, t), low, high)
     return x, jax.lax.cummax(jnp.where(starts(jump != 0, i.shape), i, 0)), jump
 
@@ -94,7 +94,7 @@ def scan(combine, identity, entries, reverse=False):
     """
 
     def loop(*entries):
-        first = tuple(jnp.full_like(e[0], v) for e, v in zip(entries, identity, strict=True))
+        first = tuple(jnp.full(e.shape[1:], v, e.dtype) for e, v in zip(entries, identity, strict=True))
         return jax.lax.scan(lambda a, b: (combine(a, b),) * 2, first, entries, reverse=reverse)[1]
 
     def tree(*entries):
@@ -128,7 +128,7 @@ def mean_so_far(v, start):
     """The mean of each run up to and with each entry."""
     i = jax.lax.broadcasted_iota(jnp.int32, v.shape, 0)
     total, first = scan(_add, (0, -1), (v, jnp.where(start, i, -1)))
-    return total / (i - first + 1)
+    return total / (i - first + 1).astype(v.dtype)
 
 
 def fused_distance(x, g, sparse, lam) -> jax.Array:
@@ -146,7 +146,7 @@ def fused_distance(x, g, sparse, lam) -> jax.Array:
     g = g + jnp.where(jnp.isnan(x), x, 0)
     # The flow vᵢ = λ·sign(xᵢ₊₁ − xᵢ), free in [−λ, λ] where that is 0, starts and ends at 0, and grows by gᵢ up to t
     # and what the kinks at 0 leave free. There is one if no two bounds, of places j < k, differ by more than (k − j)t.
-    rise = (x[..., 1:] > x[..., :-1]) * 1 - (x[..., 1:] < x[..., :-1])
+    rise = jnp.where(x[..., 1:] > x[..., :-1], 1, jnp.where(x[..., 1:] < x[..., :-1], -1, 0))
     ends = [(0, 0)] * (x.ndim - 1) + [(1, 1)]
     low, high = (jnp.pad(times(lam, jnp.where(rise == 0, side, rise).astype(x.dtype)), ends) for side in (-1, 1))
     least, most = (
@@ -158,21 +158,22 @@ def fused_distance(x, g, sparse, lam) -> jax.Array:
     head, tail = (jnp.moveaxis(v, -1, 0) for v in (head, tail))
     j, k = _steepest(*jax.lax.stop_gradient((head, tail)))
     gap = jnp.take_along_axis(head, k, 0) - jnp.take_along_axis(tail, j, 0)
-    return jnp.maximum(jnp.max((gap / (k - j))[0], 0), 0)
+    return jnp.maximum(jnp.max((gap / (k - j).astype(gap.dtype))[0], 0), 0)
 
 
 @jax.jit
 def _steepest(head, tail):
     """The j < k with the largest (headₖ − tailⱼ)/(k − j) along the first axis: Dinkelbach's iteration."""
     i = jax.lax.broadcasted_iota(jnp.int32, head.shape, 0)
+    place = i.astype(head.dtype)
 
     def slope(j, k):
-        return (jnp.take_along_axis(head, k, 0) - jnp.take_along_axis(tail, j, 0)) / (k - j)
+        return (jnp.take_along_axis(head, k, 0) - jnp.take_along_axis(tail, j, 0)) / (k - j).astype(head.dtype)
 
     def climb(carry):
         j, k, t, _ = carry
-        floor, at = scan(_lower, (jnp.inf, 0), (tail - t * i, i))
-        better = jnp.argmax((head - t * i)[1:] - floor[:-1], 0, keepdims=True).astype(jnp.int32)
+        floor, at = scan(_lower, (jnp.inf, 0), (tail - t * place, i))
+        better = jnp.argmax((head - t * place)[1:] - floor[:-1], 0, keepdims=True).astype(jnp.int32)
         pair = jnp.take_along_axis(at, better, 0), better + 1
         grows = slope(*pair) > t
         j, k = jnp.where(grows, pair[0], j), jnp.where(grows, pair[1], k)

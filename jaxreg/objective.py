@@ -98,7 +98,7 @@ def towards(pens, anchors):
     Raises:
         TypeError: if `pens` holds anything but penalties.
 
-    Elastic weight consolidation with a tree of Fisher information: `towards(jax.tree.map(jr.SquaredL2, fisher), anchors)`.
+    With the Fisher information as a tree: `towards(jax.tree.map(jr.SquaredL2, fisher), anchors)`.
 
     >>> import jaxreg as jr
     >>> pens = towards(jr.SquaredL2(2.0), {"w": jnp.ones(2)})
@@ -176,12 +176,10 @@ def penalized(loss_fn: Callable, pens, num_examples=None, has_aux: bool = False)
     def objective(params, *args, **kwargs):
         loss, *aux = loss_fn(params, *args, **kwargs) if has_aux else (loss_fn(params, *args, **kwargs),)
         if isinstance(loss, tuple) or jnp.shape(loss) != ():
-            got = (
-                "a tuple (pass `has_aux=True` for (loss, aux))"
-                if isinstance(loss, tuple)
-                else f"shape {jnp.shape(loss)}"
+            got = "a tuple" if isinstance(loss, tuple) else f"shape {jnp.shape(loss)}"
+            raise TypeError(
+                f"`penalized` needs a loss function that returns a scalar, or (scalar, aux) with `has_aux`; got {got}."
             )
-            raise TypeError(f"`penalized` needs a loss function that returns a scalar, got {got}.")
         penalty = value(pens, params)
         if num_examples is not None:
             penalty = penalty / jnp.asarray(num_examples, penalty.dtype)

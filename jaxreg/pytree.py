@@ -120,11 +120,9 @@ def is_schedule(x) -> bool:
 
     A tree built from an Equinox module is callable too, but is no leaf; a class is a slip for one of its objects.
     """
-    return (
-        callable(x)
-        and not isinstance(x, type)
-        and (jax.tree_util.all_leaves([x]) or isinstance(x, jax.tree_util.Partial))
-    )
+    if not callable(x) or isinstance(x, type):
+        return False
+    return jax.tree_util.all_leaves([x]) or isinstance(x, jax.tree_util.Partial)
 
 
 def is_variable(x) -> bool:

@@ -70,8 +70,7 @@ def _(primals, tangents):
     u, s, v = factors = svd(x)
     inner, outer = _split(u, dx, v)
     row, column = s[..., :, None], s[..., None, :]
-    # Differences and values within the rounding of the largest have no inverse.
-    level = jnp.finfo(s.dtype).eps * x.shape[-2] * peak(s)[..., None]
+    level = _level(x, s)
     turn = _ratio(1, (column - row) * (column + row), tiny=level * level)
     du = product(u, turn * (inner * column + row * transpose(inner))) + outer * _ratio(1, column, tiny=level)
     dv = product(v, turn * (row * inner + transpose(inner) * column))
@@ -100,12 +99,13 @@ def _(slopes, primals, tangents):
     slope = jnp.where(above, slopes[1], slopes[0]).astype(s.dtype)
     row, column = (lambda w: w[..., :, None]), (lambda w: w[..., None, :])
     same = row(above) == column(above)
-    apart = jnp.where(same, row(slope), _ratio(row(f) - column(f), row(s) - column(s)))
-    joint = _ratio(row(f) + column(f), row(s) + column(s), row(slope))
+    level = _level(x, s)
+    apart = jnp.where(same, row(slope), _ratio(row(f) - column(f), row(s) - column(s), tiny=level))
+    joint = _ratio(row(f) + column(f), row(s) + column(s), row(slope), tiny=level)
     even, odd = (inner + transpose(inner)) / 2, (inner - transpose(inner)) / 2
     eye = jnp.eye(s.shape[-1], dtype=s.dtype)
     core = (1 - eye) * (apart * even + joint * odd) + eye * column(df)
-    outer = outer * column(_ratio(f, s, slope))
+    outer = outer * _ratio(column(f), column(s), column(slope), tiny=level)
     return rebuild(slopes, x, Factors(u, s, v), f, above), product(product(u, core) + outer, transpose(v))
 
 
@@ -114,6 +114,11 @@ def _split(u, dx, v):
     right = product(dx, v)
     inner = product(transpose(u), right)
     return inner, right - product(u, inner)
+
+
+def _level(x, s):
+    """What is within the rounding of the largest singular value has no inverse."""
+    return jax.lax.stop_gradient(float(jnp.finfo(s.dtype).eps) * x.shape[-2] * peak(s)[..., None])
 
 
 def _ratio(a, b, otherwise=0.0, tiny=0.0):
@@ -130,7 +135,7 @@ def peak(s) -> jax.Array:
 def noise(x, factors: Factors, dtype) -> jax.Array:
     """Up to here a singular value may be 0: what the arithmetic leaves, and the rounding of the weights to `dtype`."""
     s = factors.s
-    return x.shape[-2] * jnp.finfo(s.dtype).eps * peak(s) + jnp.finfo(dtype).eps * norm(s, (-1,))
+    return x.shape[-2] * float(jnp.finfo(s.dtype).eps) * peak(s) + float(jnp.finfo(dtype).eps) * norm(s, (-1,))
 
 
 def signs(x, factors: Factors, dtype) -> jax.Array:

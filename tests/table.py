@@ -95,6 +95,11 @@ def corners(shape, k=1.0):
     )
 
 
+def wide(shape):
+    """A number per weight, over six decades."""
+    return np.resize(np.logspace(-4, 2, 7)[[3, 6, 0, 4, 2, 5, 1]], shape)
+
+
 def per_weight(shape):
     """A number per weight, zeros included."""
     return np.resize([0.3, 0.0, 0.9, 0.6, 1.2], shape)
@@ -216,6 +221,7 @@ CONSTRAINTS = [
     Row("SublevelSet L1 per weight", lambda s, k: jr.SublevelSet(jr.L1(per_weight(s), axis=unit(s)), k), per_unit),
     Row("SublevelSet ElasticNet", lambda s, k: jr.SublevelSet(jr.ElasticNet(1.5, 0.3, axis=unit(s)), k), exact=False),
     Row("Equality", lambda s, k: jr.Equality(jr.L2Ball(k, axis=unit(s))), convex=False, exact=False),
+    Row("SublevelSet L1 wide", lambda s, k: jr.SublevelSet(jr.L1(wide(s)), k)),
     Row("SublevelSet GroupLinf", lambda s, k: jr.SublevelSet(jr.GroupLinf(1.5, axis=unit(s)), k), per_unit),
     Row("SublevelSet L0", lambda s, k: jr.SublevelSet(jr.L0(0.5, axis=unit(s)), k), 0.8, convex=False, member=corner),
     Row("SublevelSet Nuclear", lambda s, k: jr.SublevelSet(jr.Nuclear(1.5), k)),

@@ -35,7 +35,7 @@ def test_values(build, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: jr.L1("0.1"), "`L1` needs a number as `lam`, got '0.1'"),
+        (lambda: jr.L1("0.1"), "`L1` needs a number or an array as `lam`, got '0.1'"),
         (lambda: jr.L2Ball(1.0, axis=0.5), "`L2Ball` needs an int, a tuple of ints or None as `axis`, got 0.5"),
         (lambda: jr.SublevelSet(jr.L2Ball(1.0), 1.0), "`SublevelSet` needs a penalty, got L2Ball"),
         (lambda: jr.Equality(jr.L1(1.0)), "`Equality` needs a constraint, got L1"),

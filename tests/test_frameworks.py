@@ -255,3 +255,20 @@ def test_arrays_tied_by_hand_warn():
     tied = eqx.tree_at(lambda m: m[1].weight, layers, layers[0].weight)
     with pytest.warns(UserWarning, match="one array stands at two paths, '0/weight', '1/weight'"):
         jr.by_path(tied, {"*/weight": jr.L1(1.0)})
+
+
+def test_nnx_variables_hold_nouns():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    moved = jax.tree.map(lambda p: p + 2.0, state)
+    count = sum(p.size for p in jax.tree.leaves(state))
+    pens = jr.towards(jr.SquaredL2(1.0), state)
+    np.testing.assert_allclose(jr.value(pens, moved), 2.0 * count)
+    np.testing.assert_allclose(
+        jr.value(jax.tree.map(lambda _: jr.ElasticNet(0.1, 1.0), state), state), jr.value(jr.L1(0.1), state)
+    )
+    optimizer = nnx.Optimizer(model, optax.chain(optax.sgd(0.5), jr.decay(pens, 0.5)), wrt=nnx.Param)
+    start = jnp.array(model.kernel[...])  # the state is the model's own Variables
+    nnx.update(model, moved)
+    optimizer.update(model, jax.tree.map(jnp.zeros_like, state))
+    np.testing.assert_allclose(model.kernel[...], start + 1.0)

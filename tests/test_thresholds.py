@@ -219,3 +219,134 @@ def test_training_with_hard_thresholds_finds_the_support():
         (w, _), _ = jax.lax.scan(step, (w, tx.init(w)), None, 300)
         np.testing.assert_array_equal(w != 0, truth != 0)
         np.testing.assert_allclose(w, truth, atol=1e-6)  # neither shrinks what is large
+
+
+# ------------------------------------------------------------------ what reviews found
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-8])
+def test_l1_levels_with_weights_decades_apart(spread):
+    con = jr.SublevelSet(jr.L1(jnp.array([spread, 1.0], jnp.float32)), 0.5)
+    truth = jr.SublevelSet(jr.L1(jnp.array([spread, 1.0])), 0.5).project(jnp.ones(2))
+    np.testing.assert_allclose(con.project(jnp.ones(2, jnp.float32)), truth, rtol=1e-6)
+    # 1 − θs + (s(1 − θs) + 1 − θ = ½)
+    theta = (spread + 1 - 0.5) / (spread**2 + 1)
+    np.testing.assert_allclose(truth, [1 - theta * spread, 1 - theta], rtol=1e-12)
+
+
+def test_adaptive_lasso_weights_land_inside():
+    lam = jnp.asarray(1 / np.abs([3.0, 1e-4, 2.0, 1e-3, 0.5]), jnp.float32)
+    con = jr.SublevelSet(jr.L1(lam), 2.0)
+    p = con.project(jnp.array([2.9, 0.001, 2.1, 0.02, 0.4], jnp.float32))
+    np.testing.assert_allclose(p, [2.8375797, 0, 2.0063694, 0, 0.02547774], rtol=1e-5)
+    assert float(con.violation(p)) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_sums_of_huge_weights_do_not_overflow_in_proxes(dtype):
+    x = jnp.full(10, 3e38, dtype)
+    np.testing.assert_array_equal(jr.TotalVariation(1.0).prox(x, 1.0), x)
+    np.testing.assert_allclose(np.float64(jr.Slope(1.0).prox(x, 1.0)), np.float64(x), rtol=0.01)
+
+
+@pytest.mark.parametrize("make", [jr.TotalVariation, jr.Slope, jr.GroupLinf, jr.Nuclear])
+def test_derivatives_of_derivatives_in_reverse(make):
+    z = jnp.array([1.0, 2.5, 0.2])
+
+    def slope_size(lam):
+        return jnp.sum(jax.grad(lambda z: jr.moreau_envelope(make(lam), z, 1.0))(z) ** 2)
+
+    h = 1e-6
+    np.testing.assert_allclose(
+        jax.grad(slope_size)(0.3), (slope_size(0.3 + h) - slope_size(0.3 - h)) / (2 * h), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("lam", "k"), [(0.3, 6), (0.15, 7), (1 / 3, 7), (0.1, 7), (0.05, 7)])
+def test_counts_are_what_violation_allows(lam, k):
+    con = jr.SublevelSet(jr.L0(lam), lam * k)
+    x = jnp.arange(1.0, 12.0, dtype=jnp.float32)
+    p = con.project(x)
+    assert float(con.violation(p)) <= 0
+    one_more = jnp.where(jnp.arange(11) >= 10 - jnp.sum(p != 0), x, 0)
+    assert float(con.violation(one_more)) > 0
+
+
+def test_sums_with_infinite_and_huge_quadratics():
+    x = 3 * jnp.ones(2, jnp.float32)
+    for lam, anchor in ((jnp.inf, 1.0), (1e36, 1000.0)):
+        pull = jr.Towards(jr.SquaredL2(lam), anchor)
+        np.testing.assert_allclose((pull + jr.L1(0.1)).prox(x, 1.0), anchor)
+
+
+def test_strengths_add_in_the_dtype_of_the_weights():
+    for strengths in ((jnp.int8(100), jnp.int8(100)), (jnp.bfloat16(1), jnp.bfloat16(1 / 256))):
+        total = sum(float(lam) for lam in strengths)
+        p = sum(map(jr.L1, strengths)).prox(jnp.array([300.0], jnp.float32), 1.0)
+        np.testing.assert_allclose(p, 300 - total, rtol=1e-7)
+
+
+def test_narrow_weights_reach_a_wide_anchor():
+    pull = jr.Towards(jr.L1(1.0), jnp.float32(0.1))
+    p = pull.prox(jnp.array([0.5], jnp.bfloat16), 1.0)
+    assert float(pull.measure(p)) == 0
+    assert float(pull.optimality(p, jnp.array([0.3], jnp.float32))) == 0
+
+
+def test_infinite_weights_cost_infinitely():
+    x = jnp.array([jnp.inf, 1.0])
+    for pen in (jr.Huber(1.0, jnp.inf), jr.MCP(1.0, jnp.inf), jr.SCAD(1.0, jnp.inf)):
+        assert np.isposinf(pen.value(x))
+    assert np.isposinf(jr.moreau_envelope(jr.L1(1.0), x, 1.0))
+
+
+def test_second_derivatives_at_low_rank_are_finite():
+    pen = jr.Nuclear(0.7)
+    for f in (lambda z: jr.moreau_envelope(pen, z, 1.0), lambda z: jnp.sum(jnp.sin(pen.prox(z, 1.0)))):
+        assert np.all(np.isfinite(jax.jacfwd(jax.grad(f))(jnp.ones((4, 3)))))
+
+
+def test_decay_at_rate_zero_ignores_infinite_weights():
+    link = jr.decay(jr.SquaredL2(0.1), 0.0)
+    p = jnp.array([jnp.inf, 1.0])
+    np.testing.assert_array_equal(link.update(jnp.ones(2), link.init(p), p)[0], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: jr.decay(jr.SquaredL2, 0.1), "`decay` needs penalties .* got <class"),
+        (lambda: jr.Equality(jr.Sphere(1.0)), "`Equality` needs a constraint with an inside; `Sphere`"),
+        (lambda: jr.L1(None), "`L1` needs a number or an array as `lam`, got None"),
+        (lambda: jr.SquaredL2({"w": 1.0}), "`SquaredL2` needs .* For a tree, map the penalty over it"),
+        (lambda: jr.Towards(jr.L1(1.0), {"w": 1.0}), "`Towards` needs .* as `anchor`.* For a tree use `towards`"),
+        (lambda: jr.prox(jr.L1(1.0), X, "1"), "`prox` needs a number or an array as `step`, got '1'"),
+        (lambda: jr.decay(jr.L1(1.0), 0.1, peak=lambda t: 0.1), "`decay` needs a number or an array as `peak`"),
+        (lambda: jr.Sum(()), "`Sum` needs a tuple of penalties"),
+        (lambda: jr.GroupL2(1.0, axis="0"), "`GroupL2` needs an int, a tuple of ints or None as `axis`, got '0'"),
+        (lambda: jr.penalized(lambda p: p, jr.L1(1.0))(X), r"`penalized` needs .* a scalar.* got shape \(6, 4\)"),
+        (lambda: jr.penalized(lambda p: (1.0, p), jr.L1(1.0))(X), "`penalized` needs .* with `has_aux`; got a tuple"),
+    ],
+)
+def test_more_refusals(use, message):
+    with pytest.raises(TypeError, match=message):
+        use()
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: jr.L1([1.0, -1.0]), "`L1` needs `lam` >= 0"),
+        (lambda: jr.L2Ball(np.array([-1.0, 1.0]), axis=0), "`L2Ball` needs `radius` >= 0"),
+        (lambda: jr.prox(jr.L1(1.0), X, -1.0), "`prox` needs `step` >= 0, got -1.0"),
+        (lambda: jr.moreau_envelope(jr.L1(1.0), X, 0.0), "`moreau_envelope` needs `step` > 0"),
+    ],
+)
+def test_more_bad_numbers(use, message):
+    with pytest.raises(ValueError, match=message):
+        use()
+
+
+def test_python_sums_and_lists():
+    np.testing.assert_allclose(sum([jr.L1(1.0), jr.SquaredL2(2.0)]).value(X), jr.ElasticNet(3.0, 1 / 3).value(X))
+    np.testing.assert_allclose(jr.L1([1.0, 2.0, 3.0, 4.0]).value(X), jr.L1(np.arange(1.0, 5)).value(X))

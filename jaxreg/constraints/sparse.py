@@ -1,5 +1,6 @@
 """At most k non-zero weights."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -48,8 +49,9 @@ class Sparse(Constraint):
     def project(self, x) -> jax.Array:
         """x where it is among the k largest of its group, 0 elsewhere."""
         z, axes, k = in_groups(self, x, self.k)
-        last = tuple(range(z.ndim - len(axes), z.ndim))
-        groups = jnp.moveaxis(-jnp.abs(z), axes, last)
-        order = jnp.argsort(groups.reshape(*groups.shape[: z.ndim - len(axes)], -1), axis=-1)
-        rank = jnp.moveaxis(jnp.argsort(order, axis=-1).reshape(groups.shape), last, axes)
+        first = tuple(range(len(axes)))
+        groups = jnp.moveaxis(-jnp.abs(z), axes, first)
+        size = math.prod(groups.shape[: len(axes)])
+        order = jnp.argsort(groups.reshape(size, math.prod(groups.shape[len(axes) :])), axis=0)
+        rank = jnp.moveaxis(jnp.argsort(order, axis=0).reshape(groups.shape), first, axes).astype(z.dtype)
         return keep_inside(x, self.violation(z), jnp.where((rank + 1 <= k) | jnp.isnan(z), z, 0), axes)

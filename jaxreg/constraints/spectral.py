@@ -135,7 +135,7 @@ class RankAtMost(Constraint):
         """The r largest singular values and their vectors."""
         z, back, rank = matrices(self, x, self.rank)
         factors = svd(z)
-        kept = jnp.arange(1, z.shape[-1] + 1) <= rank
+        kept = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype) <= rank
         f = jnp.where(kept | jnp.isnan(factors.s), factors.s, 0)
         return _keep_inside(self, x, back(rebuild((0.0, 1.0), z, factors, f, jnp.broadcast_to(kept, f.shape))))
 

@@ -253,7 +253,7 @@ class GroupLinf(Penalty):
         pull = jnp.where(peak, -g * jnp.sign(x), -jnp.inf)
         high = jnp.maximum(level(jnp.where(top == 0, jnp.abs(g), pull), lam, axes), 0)
         short = lam - jnp.sum(jnp.where(peak, pull, 0), axes, keepdims=True)
-        low = jnp.maximum(short / jnp.maximum(jnp.sum(peak, axes, keepdims=True), 1), 0)
+        low = jnp.maximum(short / jnp.maximum(jnp.sum(peak.astype(x.dtype), axes, keepdims=True), 1), 0)
         wrong = jnp.max(jnp.where(peak, jnp.maximum(-pull, 0), jnp.abs(g)), axes, keepdims=True, initial=0)
         nonzero = jnp.maximum(jnp.maximum(high, low), wrong)
         return largest(jnp.where(jnp.isnan(top), top, jnp.where(top == 0, high, nonzero)))

@@ -1,5 +1,7 @@
 """Penalties on the singular values of matrices, and on how far units are from orthonormal."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -151,7 +153,7 @@ class SpectralNorm(Penalty):
         pull = jnp.where(top & transpose(top), (pull + transpose(pull)) / 2, 0)
         # A multiple of 1 added to M moves its nearest point nowhere, and makes eigenvalues singular values.
         shift = norm(pull, (-2, -1)) + lam[..., None]
-        weights = onto_nuclear_ball(pull + shift * top * jnp.eye(s.shape[-1], dtype=s.dtype), lam)
+        weights = onto_nuclear_ball(pull + jnp.where(top, shift, 0) * jnp.eye(s.shape[-1], dtype=s.dtype), lam)
         residual = g + product(product(u, weights), transpose(v))
         at_zero = g - onto_nuclear_ball(g, lam)
         return largest(jnp.abs(jnp.where(peak(s)[..., None] == 0, at_zero, residual)))
@@ -201,7 +203,7 @@ class Orthogonality(Penalty):
         units = jnp.moveaxis(masked(x, lam), axes, range(-len(axes), 0))
         shape = units.shape[: x.ndim - len(axes)]
         count = shape[-1] if shape else 1
-        units = units.reshape(*shape[:-1], count, -1)
+        units = units.reshape(*shape[:-1], count, math.prod(units.shape[len(shape) :]))
         if self.cosine:
             units, _ = polar(units, (-1,))
         gram, eye = product(units, transpose(units)), jnp.eye(count, dtype=x.dtype)
