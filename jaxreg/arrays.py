@@ -95,13 +95,13 @@ def norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 def polar(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """x/‖x‖ (0 at 0) and ‖x‖ over `axes`, kept at size 1."""
     # Scaling by a power of two changes no bit of the result where plain squares are in range.
-    scale = _power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
+    scale = power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
     x = x / scale
     size = safe_sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
     return x / jnp.where(size == 0, 1, size), scale * size
 
 
-def _power_of_two(x):
+def power_of_two(x):
     """The largest power of two ≤ x whose inverse is normal; 1 for zero, subnormal, infinite and NaN."""
     info = jnp.finfo(x.dtype)
     integer = jnp.uint32 if info.bits == 32 else jnp.uint64

@@ -46,9 +46,17 @@ def _fuse(z, up, down):
     scale = jnp.where(huge, 2.0**margin, 1).astype(z.dtype)
     z, up, down = z / scale, up / scale, down / scale
 
+    def runs(jump):
+        """The first and the last entry of each entry's run."""
+        first = jax.lax.cummax(jnp.where(starts(jump != 0, i.shape), i, 0))
+        last = jnp.full_like(i, n - 1).at[:-1].set(jnp.where(jump != 0, i[:-1], n))
+        return first, scan(_least, (n,), (last,), reverse=True)[0]
+
     def mean(v, jump):
-        last = scan(_least, (n,), (jnp.full_like(i, n - 1).at[:-1].set(jnp.where(jump != 0, i[:-1], n)),), reverse=True)
-        return jnp.take_along_axis(mean_so_far(v, starts(jump != 0, v.shape)), last[0], 0)
+        # Of what the first entry leaves, so that rounding is that of the run and not of its neighbours.
+        first, last = runs(jump)
+        v, first = v - (origin := jnp.take_along_axis(v, first, 0)), first == i
+        return origin + jnp.take_along_axis(mean_so_far(v, first), last, 0)
 
     def cut(carry):
         jump, y, t, low, high, _ = carry
@@ -67,18 +75,12 @@ def _fuse(z, up, down):
         # Rounding must not undo the order that the cuts have found.
         low, high = jnp.where(state == 1, t, low), jnp.where(state == 1, high, t)
         jump = jump + turn
-        return jump, y, jnp.clip(t + mean(y - t, jump), low, high), low, high, jnp.any(turn != 0)
+        return jump, y, jnp.clip(mean(y, jump), low, high), low, high, jnp.any(turn != 0)
 
     none, wide = jnp.zeros(up.shape, jnp.int32), jnp.full_like(z, jnp.inf)
-    t = jnp.broadcast_to(jnp.mean(z, 0), z.shape)
-    t = t + mean(z - t, none)
-    carry = (none, z, t, -wide, wide, jnp.any(i == 0))
-    jump, y, t, low, high, _ = jax.lax.while_loop(lambda carry: carry[-1], cut, carry)
-    # Where a run has nothing to average, its level is its entry, bit for bit.
-    uneven = (jump == 0) & (y[1:] != y[:-1])
-    uneven = mean(jnp.zeros_like(y).at[1:].set(uneven.astype(y.dtype)), jump)
-    x = scale * jnp.clip(jnp.where(uneven == 0, y, t), low, high)
-    return x, jax.lax.cummax(jnp.where(starts(jump != 0, i.shape), i, 0)), jump
+    carry = (none, z, mean(z, none), -wide, wide, jnp.any(i == 0))
+    jump, _, t, *_ = jax.lax.while_loop(lambda carry: carry[-1], cut, carry)
+    return scale * t, runs(jump)[0], jump
 
 
 def pushed(y, jump, up, down):

@@ -110,5 +110,10 @@ def climb(g, radius, axes, share=1.0, growth=0.0) -> jax.Array:
     t, _ = jax.lax.while_loop(
         lambda c: jnp.any(c[0] > c[1]), lambda c: (c[0] + jnp.maximum(rise(c[0], *fixed), 0), c[0]), (start, start - 1)
     )
-    # One more step from the root goes nowhere, and has the root's derivatives.
-    return jnp.where(norm(g, axes) <= radius, 0, t + rise(t, g, radius, share, growth))
+    # One more step from the root goes nowhere, and has the root's derivatives; where nothing may be left, t is the
+    # largest |g|/share.
+    root = t + rise(t, g, radius, share, growth)
+    share = jnp.broadcast_to(jnp.asarray(share, g.dtype), g.shape)
+    largest = jnp.where(share > 0, jnp.abs(g) / jnp.where(share > 0, share, 1), jnp.where(g == 0, 0, jnp.inf))
+    root = jnp.where((radius == 0) & (growth == 0), jnp.max(largest, axes, keepdims=True, initial=0), root)
+    return jnp.where(norm(g, axes) <= radius, 0, root)

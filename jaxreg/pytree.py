@@ -77,7 +77,7 @@ def _checked_axis(name: str, axis) -> tuple[int, ...] | None:
 
 def title(noun: Noun) -> str:
     """The class of a noun with those of the nouns it wraps."""
-    fields = [getattr(noun, field.name) for field in dataclasses.fields(noun)]
+    fields = [getattr(noun, name) for name in getattr(noun, "__dataclass_fields__", ())]
     inner = [n for f in fields for n in (f if isinstance(f, (tuple, list)) else [f]) if isinstance(n, Noun)]
     return type(noun).__name__ + (f"({', '.join(map(title, inner))})" if inner else "")
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import floating, group_axes, norm, per_group
+from jaxreg.arrays import floating, group_axes, norm, per_group, power_of_two
 from jaxreg.geometry import onto_octahedron
 
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -60,8 +60,10 @@ def svd(x) -> Factors:
     Derivatives of vectors leave out what has no limit: rotations between equal singular values, and 1/0. They are for
     second derivatives of spectral maps; the first ones are exact everywhere, by `rebuild`.
     """
-    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-    return Factors(u, s, transpose(vt))
+    # Squares must not overflow; a power of two changes no bit.
+    scale = power_of_two(jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0))
+    u, s, vt = jnp.linalg.svd(x / scale, full_matrices=False)
+    return Factors(u, s * scale[..., 0], transpose(vt))
 
 
 @svd.defjvp

@@ -239,7 +239,7 @@ CONSTRAINTS = [
     Row("NuclearBall", lambda s, k: jr.NuclearBall(k)),
     Row("NuclearBall stack", lambda s, k: jr.NuclearBall(k, axis=matrix(s)), per_matrix),
     Row("RankAtMost", lambda s, k: jr.RankAtMost(k), 1.5, convex=False, member=corner),
-    Row("RankAtMost stack", lambda s, k: jr.RankAtMost(k, axis=matrix(s)), per_matrix, convex=False, member=corner),
+    Row("RankAtMost stack", lambda s, k: jr.RankAtMost(k, axis=matrix(s)), per_matrix, convex=False, member=corners),
     Row("Orthonormal", lambda s, k: jr.Orthonormal(axis=matrix(s)), convex=False, member=corners),
 ]
 
@@ -272,12 +272,12 @@ class Case:
 
 
 def cases(rows, keep=lambda row: True):
-    """All cases; in a quick run each row on one cell, another for each row, and every fifth on a tiny one too."""
+    """All cases; in a quick run each row on one cell, another for each row, and every tenth on a tiny one too."""
     cells = [(s, d) for s in SHAPES for d in DTYPES]
     large, tiny = cells[:9], cells[9:]
     chosen = []
     for i, row in enumerate(rows):
-        quick = {large[7 * i % 9]} | ({tiny[i // 5 % 9]} if i % 5 == 0 else set())
+        quick = {large[7 * i % 9]} | ({tiny[i // 10 % 9]} if i % 10 == 0 else set())
         for cell in cells if keep(row) else ():
             marks = [] if cell in quick else [pytest.mark.slow]
             shape, dtype = cell

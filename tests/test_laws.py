@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from table import CONSTRAINTS, PENALTIES, cases, first_of_each_class, per_weight
+from table import CONSTRAINTS, PENALTIES, cases, per_weight
 
 import jaxreg as jr
 
@@ -94,7 +94,8 @@ def test_is_a_frozen_pytree_without_call(row):
         noun.anything = 1
 
 
-@pytest.mark.parametrize("row", first_of_each_class([*PENALTIES, *CONSTRAINTS]), ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=str)
 def test_derivatives_away_from_kinks(row):
     # Forward and reverse, in the weights and in the numbers of the noun, against finite differences; twice for values.
     shape, rng = (4, 3), np.random.default_rng(70)
@@ -240,6 +241,8 @@ def test_penalty_gradients_are_finite_at_kinks(case):
 
 
 def _zero_column(case):
+    if not np.prod(case.shape):
+        return case.draw(10)
     return case.draw(10).at[..., 0].set(0)
 
 
@@ -415,7 +418,7 @@ def test_projection_is_bitwise_identity_inside(case):
             x = jnp.asarray(case.row.member(case.shape, case.row.strength(case.shape)), case.dtype)
         elif type(case.noun) is jr.NonNegative:
             x = jnp.abs(x)
-        x = x.at[(-1,) * x.ndim].set(-0.0) if x.shape[0] > 1 else x
+        x = x.at[(-1,) * x.ndim].set(-0.0) if x.size and x.shape[0] > 1 else x
         inside = wide(do(case.noun, "violation", x)) <= 0
         axis = getattr(getattr(case.noun, "penalty", case.noun), "axis", ())
         axis = tuple(range(x.ndim)) if axis is None else axis
@@ -503,7 +506,10 @@ def test_derivative_in_bound(case):
 
 @pytest.mark.parametrize("case", cases(CONSTRAINTS, lambda r: r.exact and "Ball" in r.name))
 def test_radius_zero_and_infinity(case):
-    x = case.draw(29).at[..., -1].set(jnp.inf)
+    x = case.draw(29)
+    if not x.size:
+        return
+    x = x.at[..., -1].set(jnp.inf)
     unbounded = case.row.make(case.shape, jnp.full_like(case.row.strength(case.shape), jnp.inf))
     np.testing.assert_array_equal(wide(do(unbounded, "project", x)), wide(x))
     assert np.all(wide(do(unbounded, "violation", x)) == -np.inf)

@@ -454,7 +454,7 @@ def test_refused_when_built(build, message, scheduled):
     ],
 )
 def test_what_is_no_rate(build):
-    with pytest.raises(TypeError, match="needs a number as"):
+    with pytest.raises(TypeError, match="needs a number"):
         build()
 
 

@@ -66,11 +66,11 @@ class NormRange(Constraint):
     Raises:
         ValueError: if a literal bound is negative or NaN, literal bounds cross, or a literal `rate` is above 1.
 
-    >>> w = jnp.array([[3.0, 0.3, 0.0], [4.0, 0.4, 0.0]])
+    >>> w = jnp.array([[3.0, 0.375, 0.0], [4.0, 0.5, 0.0]])
     >>> NormRange(1.0, 2.5, axis=0).violation(w).tolist()
-    [2.5, 0.5, 1.0]
+    [2.5, 0.375, 1.0]
     >>> NormRange(0.5, 2.5, axis=0, rate=0.5).project(w).tolist()
-    [[2.25, 0.30000001192092896, 0.0], [3.0, 0.4000000059604645, 0.0]]
+    [[2.25, 0.375, 0.0], [3.0, 0.5, 0.0]]
 
     References:
         Keras 3, `keras.constraints.MinMaxNorm`.

@@ -105,7 +105,7 @@ def _(penalty: L0, x, bound, axes):
     best = jnp.zeros_like(x)
     for k in (count - 1, count, count + 1):
         kept = _within(Sparse, k, x, axes)
-        best = jnp.where(jnp.expand_dims(penalty.measure(kept), axes) <= bound, kept, best)
+        best = jnp.where(jnp.expand_dims(penalty.measure(kept), axes) > bound, best, kept)
     return best
 
 
