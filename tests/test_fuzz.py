@@ -78,7 +78,7 @@ def penalty_program(row, shape):
 
         home = jnp.asarray(row.origin(shape))
         others = jnp.stack([home, wide, 0.5 * (wide + near), near * (1 + 1e-3), near * (1 - 1e-3)])
-        zeros = jnp.where(jnp.eye(wide.size, dtype=bool), home.ravel(), near.ravel()).reshape(-1, *shape)
+        zeros = jnp.where(jnp.eye(wide.size, dtype=bool), home.ravel(), near.ravel()).reshape(wide.size, *shape)
         others = jnp.concatenate([others, zeros])
         return {**out, "prox": p, "cost": cost(near), "others": jax.vmap(cost)(others)}
 
@@ -165,8 +165,8 @@ def test_constraints_survive(row):
         bound = factor * np.max(np.asarray(row.strength(shape)), initial=0)
         size = lane_max(p) + bound
         lands = out["after"].reshape(LANES, -1).max(1, initial=-np.inf) <= 32 * n * EPS * size + 1e-37
-        # Where the set is not convex, a zero group may have nowhere to go.
-        stays = np.any(flushed(wide) == 0, tuple(range(1, wide.ndim))) & (not row.convex)
+        # An empty group, or a zero group where the set is not convex, may have nowhere to go.
+        stays = (np.any(flushed(wide) == 0, tuple(range(1, wide.ndim))) & (not row.convex)) | (not wide.size)
         assert np.all((lands | stays)[tame & (bound < 1e15)])
         gap = total((p - wide) ** 2)[:, None] - ((out["other"] - wide[:, None]) ** 2).reshape(LANES, 3, -1).sum(-1)
         member = out["other_after"].reshape(LANES, 3, -1).max(-1, initial=-np.inf) <= 1e-9 * size[:, None]

@@ -300,6 +300,7 @@ def test_infinite_weights_cost_infinitely():
     assert np.isposinf(jr.moreau_envelope(jr.L1(1.0), x, 1.0))
 
 
+@pytest.mark.slow
 def test_second_derivatives_at_low_rank_are_finite():
     pen = jr.Nuclear(0.7)
     for f in (lambda z: jr.moreau_envelope(pen, z, 1.0), lambda z: jnp.sum(jnp.sin(pen.prox(z, 1.0)))):
