@@ -170,7 +170,7 @@ def test_constraints_survive(row):
         assert np.all((lands | stays)[tame & (bound < 1e15)])
         gap = total((p - wide) ** 2)[:, None] - ((out["other"] - wide[:, None]) ** 2).reshape(LANES, 3, -1).sum(-1)
         member = out["other_after"].reshape(LANES, 3, -1).max(-1, initial=-np.inf) <= 1e-9 * size[:, None]
-        slack = 32 * n * EPS * (lane_max(wide) + bound)[:, None] ** 2 + 1e-75
+        slack = 32 * n * EPS * (lane_max(wide) + size)[:, None] ** 2 + 1e-75
         assert np.all(((gap <= slack) | ~member)[tame & lands & (bound < 1e15)])
 
     check()
