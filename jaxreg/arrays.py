@@ -81,6 +81,11 @@ def times(a, b) -> jax.Array:
     return masked(a, b) * masked(b, a)
 
 
+def magnitude(x: jax.Array) -> jax.Array:
+    """|x| with derivative 0 at 0."""
+    return x * jnp.sign(x)
+
+
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """√x with derivative 0 at 0."""
     zero = x == 0

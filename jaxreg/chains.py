@@ -48,9 +48,9 @@ def _fuse(z, up, down):
 
     def runs(jump):
         """The first and the last entry of each entry's run."""
-        first = jax.lax.cummax(jnp.where(starts(jump != 0, i.shape), i, 0))
+        first = jnp.where(starts(jump != 0, i.shape), i, 0)
         last = jnp.full_like(i, n - 1).at[:-1].set(jnp.where(jump != 0, i[:-1], n))
-        return first, scan(_least, (n,), (last,), reverse=True)[0]
+        return scan(_greatest, (0,), (first,))[0], scan(_least, (n,), (last,), reverse=True)[0]
 
     def mean(v, jump):
         # Of what the first entry leaves, so that rounding is that of the run and not of its neighbours.
@@ -113,6 +113,10 @@ def _clipped(f, g):
 
 def _least(a, b):
     return (jnp.minimum(a[0], b[0]),)
+
+
+def _greatest(a, b):
+    return (jnp.maximum(a[0], b[0]),)
 
 
 def _add(a, b):

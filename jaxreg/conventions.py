@@ -24,10 +24,10 @@ import typing
 from collections.abc import Callable
 from typing import Annotated
 
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxreg.penalties import L1, ElasticNet, SquaredL2
+from jaxreg.pytree import as_number
 
 Strength = Annotated[ArrayLike, ">= 0", lambda x: x >= 0]
 Positive = Annotated[ArrayLike, "> 0", lambda x: x > 0]
@@ -43,9 +43,7 @@ def converter(fn: Callable) -> Callable:
     def checked_one(name, x):
         if typing.get_origin(kinds.get(name)) is Annotated:
             text, holds = kinds[name].__metadata__
-            if x is None or isinstance(x, (str, dict)):
-                raise TypeError(f"`{fn.__name__}` needs a number or an array as `{name}`, got {x!r}.")
-            x = np.asarray(x) if isinstance(x, (list, tuple)) else x
+            x = as_number(fn.__name__, name, x)
             if isinstance(x, (int, float)) and not holds(x):
                 raise ValueError(f"`{fn.__name__}` needs `{name}` {text}, got {x}.")
         elif name in kinds and not isinstance(x, kinds[name]):

@@ -26,6 +26,11 @@ def onto_sphere(x, radius, axes) -> jax.Array:
     return jnp.where(outside, direction * jnp.where(outside, radius, 0), x)
 
 
+def onto_cube(x, radius) -> jax.Array:
+    """sign(x)·min(|x|, r), entry by entry."""
+    return jnp.where(jnp.abs(x) > radius, jnp.sign(x) * radius, x)
+
+
 def onto_octahedron(x, radius, axes, weights=1.0) -> jax.Array:
     """Nearest point with Σ wᵢ|xᵢ| = r per group with Σ wᵢ|xᵢ| > r, x elsewhere."""
     size = jnp.abs(x)

@@ -67,9 +67,7 @@ def moreau_envelope(pens, params, step) -> jax.Array:
         Parikh and Boyd, Proximal algorithms, 2014, section 3.1.
     """
     require_penalties(pens, "moreau_envelope", proximable=True)
-    step = checked_number("moreau_envelope", "step", step)
-    if isinstance(step, (int, float)) and step == 0:
-        raise ValueError("`moreau_envelope` needs `step` > 0, got 0.")
+    step = checked_number("moreau_envelope", "step", step, positive=True)
     values = []
 
     def envelope(pen, p):

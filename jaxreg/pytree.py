@@ -41,15 +41,24 @@ def check_fields(noun: Noun) -> None:
             object.__setattr__(noun, field.name, checked_number(name, field.name, value))
 
 
-def checked_number(api: str, name: str, number):
-    """`number`, lists as arrays; a literal one that is no number, below zero or NaN is refused."""
+def as_number(api: str, name: str, number, hint: str = ""):
+    """`number`, lists as arrays; what is neither a number nor an array is refused, with `hint` if it is a tree."""
     if isinstance(number, (list, tuple)):
         number = jnp.asarray(number) if _has_tracer(number) else np.asarray(number)
-    if number is None or isinstance(number, (str, complex, dict, type)) or (callable(number)):
-        hint = " For a tree, map the penalty over it: `jax.tree.map`." if isinstance(number, dict) else ""
+    function = callable(number) and not hasattr(number, "shape")  # a Variable of flax nnx is both
+    if number is None or isinstance(number, (str, complex, dict, type)) or function:
+        hint = f" For a tree, {hint}" if hint and isinstance(number, dict) else ""
         raise TypeError(f"`{api}` needs a number or an array as `{name}`, got {number!r}.{hint}")
-    if isinstance(number, (int, float, np.ndarray, np.generic)) and not np.all(np.asarray(number) >= 0):
-        raise ValueError(f"`{api}` needs `{name}` >= 0, got {number}.")
+    return number
+
+
+def checked_number(api: str, name: str, number, positive: bool = False):
+    """`as_number`; a literal one below zero or NaN, or at zero with `positive`, is refused."""
+    number = as_number(api, name, number, hint="map the penalty over it: `jax.tree.map`.")
+    if isinstance(number, (int, float, np.ndarray, np.generic)):
+        array = np.asarray(number)
+        if not np.all(array > 0 if positive else array >= 0):
+            raise ValueError(f"`{api}` needs `{name}` {'>' if positive else '>='} 0, got {number}.")
     return number
 
 
@@ -62,6 +71,21 @@ def check_above(noun: Noun, field: str, limit: float) -> None:
     number = getattr(noun, field)
     if isinstance(number, (int, float)) and not number > limit:
         raise ValueError(f"`{type(noun).__name__}` needs `{field}` > {limit:g}, got {number}.")
+
+
+def check_share(noun: Noun, field: str) -> None:
+    """Refuse a literal number above 1, of a field that `check_fields` has seen."""
+    number = getattr(noun, field)
+    if isinstance(number, (int, float)) and number > 1:
+        raise ValueError(f"`{type(noun).__name__}` needs `{field}` in [0, 1], got {number}.")
+
+
+def check_order(noun: Noun) -> None:
+    """Refuse literal bounds `lower` and `upper` that are NaN or cross."""
+    lower, upper = noun.lower, noun.upper
+    literal = [b for b in (lower, upper) if isinstance(b, (int, float))]
+    if any(b != b for b in literal) or (len(literal) == 2 and lower > upper):
+        raise ValueError(f"`{type(noun).__name__}` needs `lower` <= `upper`, got lower={lower}, upper={upper}.")
 
 
 def _checked_axis(name: str, axis) -> tuple[int, ...] | None:

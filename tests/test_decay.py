@@ -105,7 +105,7 @@ def test_regularize_takes_a_ready_link():
 
 @pytest.mark.parametrize("peak", [0.0, -1.0, float("nan")])
 def test_bad_peak(peak):
-    with pytest.raises(ValueError, match="`decay` needs `peak` >"):
+    with pytest.raises(ValueError, match="`decay` needs `peak` > 0, got"):
         jr.decay(RIDGE, 0.1, peak=peak)
 
 

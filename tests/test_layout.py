@@ -19,7 +19,7 @@ ALLOWED = {  # room -> rooms it may import
     "select": {"pytree"},
     "penalties": {"chains", "arrays", "geometry", "pytree", "spectra"},
     "constraints": {"arrays", "geometry", "pytree", "spectra", "penalties"},
-    "conventions": {"penalties"},
+    "conventions": {"penalties", "pytree"},
     "requirements": {"pytree", "penalties", "constraints"},
     "objective": {"arrays", "pytree", "penalties", "requirements"},
     "activity": {"pytree", "requirements"},

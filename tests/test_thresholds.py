@@ -320,7 +320,7 @@ def test_decay_at_rate_zero_ignores_infinite_weights():
         (lambda: jr.Equality(jr.Sphere(1.0)), "`Equality` needs a constraint with an inside; `Sphere`"),
         (lambda: jr.L1(None), "`L1` needs a number or an array as `lam`, got None"),
         (lambda: jr.SquaredL2({"w": 1.0}), "`SquaredL2` needs .* For a tree, map the penalty over it"),
-        (lambda: jr.Towards(jr.L1(1.0), {"w": 1.0}), "`Towards` needs .* as `anchor`.* For a tree use `towards`"),
+        (lambda: jr.Towards(jr.L1(1.0), {"w": 1.0}), "`Towards` needs .* as `anchor`.* For a tree, use `towards`"),
         (lambda: jr.prox(jr.L1(1.0), X, "1"), "`prox` needs a number or an array as `step`, got '1'"),
         (lambda: jr.decay(jr.L1(1.0), 0.1, peak=lambda t: 0.1), "`decay` needs a number or an array as `peak`"),
         (lambda: jr.Sum(()), "`Sum` needs a tuple of penalties"),

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, in_groups, norm
+from jaxreg.arrays import Axis, in_groups, magnitude, norm
 from jaxreg.constraints.base import Constraint, excess, keep_inside
-from jaxreg.geometry import onto_octahedron, onto_sphere
+from jaxreg.geometry import onto_cube, onto_octahedron, onto_sphere
 from jaxreg.pytree import noun, static
 
 
@@ -70,7 +70,7 @@ class L1Ball(Constraint):
     def violation(self, x) -> jax.Array:
         """‖x‖₁ − r per group."""
         x, axes, radius = in_groups(self, x, self.radius)
-        return jnp.squeeze(excess(jnp.sum(x * jnp.sign(x), axes, keepdims=True), radius), axes)
+        return jnp.squeeze(excess(jnp.sum(magnitude(x), axes, keepdims=True), radius), axes)
 
     def project(self, x) -> jax.Array:
         """sign(x)·max(|x| − θ, 0) with the θ that makes the norm r, for groups with ‖x‖₁ > r."""
@@ -100,10 +100,9 @@ class LinfBall(Constraint):
     def violation(self, x) -> jax.Array:
         """‖x‖_∞ − r per group."""
         x, axes, radius = in_groups(self, x, self.radius)
-        return jnp.squeeze(excess(jnp.max(x * jnp.sign(x), axes, keepdims=True, initial=0), radius), axes)
+        return jnp.squeeze(excess(jnp.max(magnitude(x), axes, keepdims=True, initial=0), radius), axes)
 
     def project(self, x) -> jax.Array:
         """sign(x)·min(|x|, r)."""
         z, axes, radius = in_groups(self, x, self.radius)
-        clipped = jnp.where(jnp.abs(z) > radius, jnp.sign(z) * radius, z)
-        return keep_inside(x, self.violation(z), clipped, axes)
+        return keep_inside(x, self.violation(z), onto_cube(z, radius), axes)

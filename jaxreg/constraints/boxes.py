@@ -1,13 +1,11 @@
 """Bounds on each weight by itself."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import floating, per_entry
 from jaxreg.constraints.base import Constraint, excess, keep_inside
-from jaxreg.pytree import noun
+from jaxreg.pytree import check_order, noun
 
 
 @noun
@@ -31,9 +29,7 @@ class Box(Constraint):
     upper: jax.typing.ArrayLike
 
     def __post_init__(self):
-        literal = [b for b in (self.lower, self.upper) if isinstance(b, (int, float))]
-        if any(math.isnan(b) for b in literal) or (len(literal) == 2 and self.lower > self.upper):
-            raise ValueError(f"`Box` needs `lower` <= `upper`, got lower={self.lower}, upper={self.upper}.")
+        check_order(self)
 
     def violation(self, x) -> jax.Array:
         """max(lower − x, x − upper), entry by entry."""

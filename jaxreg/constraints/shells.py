@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxreg.arrays import Axis, in_groups, norm, per_group, polar
 from jaxreg.constraints.base import Constraint, excess, keep_inside
-from jaxreg.pytree import check_fields, noun, static
+from jaxreg.pytree import check_fields, check_order, check_share, noun, static
 
 
 @noun
@@ -83,11 +83,8 @@ class NormRange(Constraint):
 
     def __post_init__(self):
         check_fields(self)
-        literal = isinstance(self.lower, (int, float)) and isinstance(self.upper, (int, float))
-        if literal and self.lower > self.upper:
-            raise ValueError(f"`NormRange` needs `lower` <= `upper`, got lower={self.lower}, upper={self.upper}.")
-        if isinstance(self.rate, (int, float)) and self.rate > 1:
-            raise ValueError(f"`NormRange` needs `rate` in [0, 1], got {self.rate}.")
+        check_order(self)
+        check_share(self, "rate")
 
     def violation(self, x) -> jax.Array:
         """max(a − ‖x‖₂, ‖x‖₂ − b) per group."""

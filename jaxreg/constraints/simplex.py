@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, in_groups
+from jaxreg.arrays import Axis, in_groups, magnitude
 from jaxreg.constraints.base import Constraint, keep_inside
 from jaxreg.geometry import onto_simplex
 from jaxreg.pytree import noun, static
@@ -41,7 +41,7 @@ class Simplex(Constraint):
         """max(|Σx − k|, max(−x)) per group."""
         x, axes, total = in_groups(self, x, self.total)
         gap = jnp.sum(x, axes, keepdims=True) - total
-        off = jnp.where(jnp.isposinf(total), -jnp.inf, gap * jnp.sign(gap))
+        off = jnp.where(jnp.isposinf(total), -jnp.inf, magnitude(gap))
         return jnp.squeeze(jnp.maximum(off, jnp.max(-x, axes, keepdims=True, initial=-jnp.inf)), axes)
 
     def project(self, x) -> jax.Array:

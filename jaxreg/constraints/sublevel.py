@@ -9,7 +9,7 @@ from jaxreg.arrays import floating, group_axes, per_entry, per_group, safe_sqrt
 from jaxreg.constraints.base import Constraint, excess, keep_inside
 from jaxreg.constraints.sparse import Sparse
 from jaxreg.constraints.spectral import NuclearBall, SpectralBall
-from jaxreg.geometry import onto_octahedron, onto_sphere
+from jaxreg.geometry import onto_cube, onto_octahedron, onto_sphere
 from jaxreg.penalties import L0, L1, GroupL2, GroupLinf, Nuclear, Penalty, SpectralNorm, SquaredL2
 from jaxreg.pytree import check_fields, noun
 
@@ -89,8 +89,7 @@ def _(penalty: GroupL2, x, bound, axes):
 
 @nearest.register
 def _(penalty: GroupLinf, x, bound, axes):
-    cap = _quotient(bound, per_group(penalty.lam, x, axes, penalty))
-    return jnp.where(jnp.abs(x) > cap, jnp.sign(x) * cap, x)
+    return onto_cube(x, _quotient(bound, per_group(penalty.lam, x, axes, penalty)))
 
 
 @nearest.register

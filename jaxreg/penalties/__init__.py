@@ -1,8 +1,6 @@
 """Penalties λΩ(x)."""
 
 from jaxreg.penalties.base import Penalty as Penalty
-from jaxreg.penalties.base import noun as noun
-from jaxreg.penalties.base import static as static
 from jaxreg.penalties.composition import Sum as Sum
 from jaxreg.penalties.composition import Towards as Towards
 from jaxreg.penalties.concave import L0 as L0
@@ -25,3 +23,5 @@ from jaxreg.penalties.separable import SquaredL2 as SquaredL2
 from jaxreg.penalties.spectral import Nuclear as Nuclear
 from jaxreg.penalties.spectral import Orthogonality as Orthogonality
 from jaxreg.penalties.spectral import SpectralNorm as SpectralNorm
+from jaxreg.pytree import noun as noun
+from jaxreg.pytree import static as static

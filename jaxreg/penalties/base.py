@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg.pytree import Noun, noun, static  # noqa: F401 (for those who write penalties)
+from jaxreg.pytree import Noun
 
 
 class Penalty(Noun):

@@ -10,7 +10,7 @@ from jaxreg.penalties.base import Penalty, largest
 from jaxreg.penalties.grouped import GroupL2, GroupLinf, SparseGroup, sparse_group_distance
 from jaxreg.penalties.ordered import TotalVariation
 from jaxreg.penalties.separable import L1, ElasticNet, Separable, SquaredL2
-from jaxreg.pytree import noun, title
+from jaxreg.pytree import as_number, noun, title
 
 
 @noun
@@ -42,10 +42,7 @@ class Towards(Penalty):
 
     def __post_init__(self):
         _require_penalty("Towards", self.penalty)
-        if self.anchor is None or isinstance(self.anchor, (str, dict)):
-            raise TypeError(
-                f"`Towards` needs a number or an array as `anchor`, got {self.anchor!r}. For a tree use `towards`."
-            )
+        object.__setattr__(self, "anchor", as_number("Towards", "anchor", self.anchor, hint="use `towards`."))
 
     @property
     def axis(self) -> Axis:
@@ -149,15 +146,14 @@ class Sum(Penalty):
 
     def prox(self, x, step) -> jax.Array:
         """argmin_z ½‖z − x‖² + step·Σ_i λ_iΩ_i(z), by the rule that applies."""
-        z = floating(x, self)
-        quadratics, stages = self._checked_rule("prox", z.dtype)
+        z, quadratics, stages = self._resolved("prox", x)
         step = jnp.asarray(step, z.dtype)
         # z and the anchors, each with its weight: 1 and step·c, of which the infinite ones outweigh the others.
-        weights = [jnp.ones((), z.dtype), *(times(step, per_entry(lam, z, self)) for lam, _ in quadratics)]
+        weights = [jnp.ones((), z.dtype), *(times(step, lam) for lam, _ in quadratics)]
         infinite = functools.reduce(jnp.logical_or, map(jnp.isinf, weights))
         weights = [jnp.where(infinite, jnp.isinf(w).astype(z.dtype), w) for w in weights]
         total = sum(weights[1:], weights[0])
-        points = [z, *(per_entry(_cast(anchor, x), z, self) for _, anchor in quadratics)]
+        points = [z, *(anchor for _, anchor in quadratics)]
         z = functools.reduce(jnp.add, (times(w / total, p) for w, p in zip(weights, points, strict=True)))
         step = jnp.where(infinite, 0, step / total)
         for stage in stages:
@@ -166,10 +162,10 @@ class Sum(Penalty):
 
     def optimality(self, x, g) -> jax.Array:
         """The ∞-norm distance of −g to the subdifferential."""
-        x, g = floating(x, self), floating(g, self)
-        quadratics, stages = self._checked_rule("optimality", x.dtype)
+        g = floating(g, self)
+        x, quadratics, stages = self._resolved("optimality", x)
         for lam, anchor in quadratics:
-            g = g + times(per_entry(lam, x, self), x - per_entry(anchor, x, self))
+            g = g + times(lam, x - anchor)
         kinds = [type(stage) for stage in stages]
         if not stages:
             return largest(jnp.abs(g))
@@ -221,15 +217,17 @@ class Sum(Penalty):
             stages = None
         return quadratics, stages
 
-    def _checked_rule(self, method, dtype):
-        quadratics, stages = self._rule(dtype)
+    def _resolved(self, method, x):
+        """x in which arithmetic runs, λ and anchor of each quadratic for it, and the other proxes to apply in turn."""
+        z = floating(x, self)
+        quadratics, stages = self._rule(z.dtype)
         if stages is None:
             raise TypeError(
                 f"`{method}` of `{title(self)}` is not known in closed form: `Sum` needs quadratics and one penalty "
                 "with a prox, or `L1` and a group penalty, or `L1` with one λ and `TotalVariation`. Use `penalized`, "
                 "`add_penalty_gradient` or `decay`, which need only its gradient."
             )
-        return quadratics, stages
+        return z, [(per_entry(c, z, self), per_entry(_cast(a, x), z, self)) for c, a in quadratics], stages
 
 
 def _cast(anchor, x):

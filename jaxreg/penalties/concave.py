@@ -8,9 +8,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, per_entry, safe_sqrt, times
+from jaxreg.arrays import Axis, magnitude, per_entry, safe_sqrt, times
 from jaxreg.geometry import soft_threshold
-from jaxreg.penalties.separable import Separable, magnitude
+from jaxreg.penalties.separable import Separable
 from jaxreg.pytree import check_above, check_fields, noun, static
 
 

@@ -5,12 +5,12 @@ import abc
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, floating, in_groups, masked, norm, per_group, polar, times
+from jaxreg.arrays import Axis, floating, in_groups, magnitude, masked, norm, per_group, polar, times
 from jaxreg.geometry import block_threshold, climb, level, lower_peaks, soft_threshold
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
 from jaxreg.penalties.concave import MCP
-from jaxreg.penalties.separable import L1, Separable, check_ratio, magnitude
-from jaxreg.pytree import check_above, check_fields, noun, static
+from jaxreg.penalties.separable import L1, Separable
+from jaxreg.pytree import check_above, check_fields, check_share, noun, static
 
 
 class Radial(Penalty):
@@ -161,7 +161,7 @@ class SparseGroup(Penalty):
 
     def __post_init__(self):
         check_fields(self)
-        check_ratio(self)
+        check_share(self, "l1_ratio")
 
     def _parts(self, x):
         x, axes, lam = in_groups(self, x, self.lam)

@@ -8,10 +8,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, floating, group_axes, masked, per_group, times
+from jaxreg.arrays import Axis, floating, group_axes, magnitude, masked, per_group, times
 from jaxreg.chains import fuse, fused_distance, mean_so_far, starts
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
-from jaxreg.penalties.separable import magnitude
 from jaxreg.pytree import noun, static
 
 

@@ -5,10 +5,10 @@ import abc
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, floating, group_axes, masked, per_entry, times
+from jaxreg.arrays import Axis, floating, group_axes, magnitude, masked, per_entry, times
 from jaxreg.geometry import soft_threshold
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
-from jaxreg.pytree import check_fields, noun, static
+from jaxreg.pytree import check_fields, check_share, noun, static
 
 
 class Separable(Penalty):
@@ -56,11 +56,6 @@ class Separable(Penalty):
         g = floating(g, self)
         share = jnp.asarray(self.kink(g), g.dtype)
         return smallest_factor(jnp.abs(g), per_entry(self.lam, g, self), share)
-
-
-def magnitude(x) -> jax.Array:
-    """|x| with derivative 0 at 0."""
-    return x * jnp.sign(x)
 
 
 @noun
@@ -166,7 +161,7 @@ class ElasticNet(Separable):
 
     def __post_init__(self):
         check_fields(self)
-        check_ratio(self)
+        check_share(self, "l1_ratio")
 
     def cost(self, x, lam):
         """λ(ρ|x| + (1−ρ)x²/2)."""
@@ -226,9 +221,3 @@ class Huber(Separable):
     def kink(self, x):
         """0: no finite λ sets a weight to zero."""
         return 0.0
-
-
-def check_ratio(pen) -> None:
-    """Refuse a literal `l1_ratio` above 1."""
-    if isinstance(pen.l1_ratio, (int, float)) and pen.l1_ratio > 1:
-        raise ValueError(f"`{type(pen).__name__}` needs `l1_ratio` in [0, 1], got {pen.l1_ratio}.")

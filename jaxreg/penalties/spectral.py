@@ -5,10 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import Axis, in_groups, masked, norm, polar, times
+from jaxreg.arrays import Axis, in_groups, magnitude, masked, norm, polar, times
 from jaxreg.geometry import lower_peaks, soft_threshold
 from jaxreg.penalties.base import Penalty, largest, smallest_factor
-from jaxreg.penalties.separable import magnitude
 from jaxreg.pytree import noun, static
 from jaxreg.spectra import (
     matrices,

@@ -55,9 +55,7 @@ def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.Gr
     """
     check_rate(learning_rate, "decay")
     if peak is not None:
-        peak = checked_number("decay", "peak", peak)
-        if isinstance(peak, (int, float)) and peak == 0:
-            raise ValueError("`decay` needs `peak` > 0 or None, got 0.")
+        peak = checked_number("decay", "peak", peak, positive=True)
 
     def link(pen, u, p, count):
         g, wide = gradient(pen, p), floating(u, pen)
