@@ -1,8 +1,8 @@
 """Regularization in JAX: two nouns, six verbs, one sweep.
 
 Penalties λΩ(θ): `L1`, `SquaredL2`, `ElasticNet`, `Huber`; `L0`, `MCP`, `SCAD`, `LogSum`, `LpHalf`; `GroupL2`,
-`SparseGroup`, `GroupLinf`, `GroupMCP`; `Slope`, `TotalVariation`; `Nuclear`, `SpectralNorm`, `Orthogonality`; `Towards`
-an anchor, and sums `a + b`.
+`SparseGroup`, `GroupLinf`, `GroupMCP`, `StandardDeviation`; `Slope`, `TotalVariation`; `Nuclear`, `SpectralNorm`,
+`Orthogonality`; `Towards` an anchor, and sums `a + b`.
 
 Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `LinfBall`, `NuclearBall`, `SpectralBall`, `Box`, `NonNegative`, `Sphere`,
 `NormRange`, `Simplex`, `Sparse`, `RankAtMost`, `Orthonormal`; any penalty by `SublevelSet`; `Equality`.
@@ -60,6 +60,7 @@ from jaxreg.penalties import Slope as Slope
 from jaxreg.penalties import SparseGroup as SparseGroup
 from jaxreg.penalties import SpectralNorm as SpectralNorm
 from jaxreg.penalties import SquaredL2 as SquaredL2
+from jaxreg.penalties import StandardDeviation as StandardDeviation
 from jaxreg.penalties import Sum as Sum
 from jaxreg.penalties import TotalVariation as TotalVariation
 from jaxreg.penalties import Towards as Towards

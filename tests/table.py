@@ -88,6 +88,11 @@ def level(axis):
     return lambda x: np.broadcast_to(np.asarray(x, float).mean(axis, keepdims=True), x.shape) if x.size else x
 
 
+def unit_mean(x):
+    """The mean of each unit, in its place."""
+    return level(unit(x.shape))(x)
+
+
 def corners(shape, k=1.0):
     """Units that are orthonormal, where there are no more of them than weights in each."""
     return (
@@ -161,6 +166,9 @@ PENALTIES = [
     Row("TotalVariation", lambda s, k: jr.TotalVariation(k, axis=0), strongest=level(0)),
     Row("TotalVariation last", lambda s, k: jr.TotalVariation(k, axis=len(s) - 1), 0.3, strongest=level(-1)),
     Row("TotalVariation array", lambda s, k: jr.TotalVariation(k, axis=0), per_chain, strongest=level(0)),
+    # spread
+    Row("StandardDeviation", lambda s, k: jr.StandardDeviation(k), strongest=level(None)),
+    Row("StandardDeviation array", lambda s, k: jr.StandardDeviation(k, axis=unit(s)), per_unit, strongest=unit_mean),
     # spectral
     Row("Nuclear", lambda s, k: jr.Nuclear(k)),
     Row("Nuclear stack", lambda s, k: jr.Nuclear(k, axis=matrix(s)), per_matrix),

@@ -23,5 +23,6 @@ from jaxreg.penalties.separable import SquaredL2 as SquaredL2
 from jaxreg.penalties.spectral import Nuclear as Nuclear
 from jaxreg.penalties.spectral import Orthogonality as Orthogonality
 from jaxreg.penalties.spectral import SpectralNorm as SpectralNorm
+from jaxreg.penalties.spread import StandardDeviation as StandardDeviation
 from jaxreg.pytree import noun as noun
 from jaxreg.pytree import static as static
