@@ -4,19 +4,17 @@
 run in turn, `ROUNDS` rounds; ratios are medians over rounds, with a 95 % bootstrap interval. Compiling is timed apart.
 """
 
+import functools
 import importlib.util
-import json
-import platform
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxreg as jr
+from experiments.benchmarks import rounds
 
-RESULTS = Path(__file__).parent.parent / "results"
 ROUNDS = 12
 LAM = 3.0
 
@@ -139,20 +137,12 @@ def measure(n, columns, rng):
         begin = time.perf_counter()
         x = solve(z)
         first[name], error[name] = time.perf_counter() - begin, float(np.abs(x[:, :8] - exact).max())
-        solve(z)
-    seconds = {name: [] for name in found}
-    for _ in range(ROUNDS):
-        for name, solve in found.items():
-            begin = time.perf_counter()
-            solve(z)
-            seconds[name].append(time.perf_counter() - begin)
+    seconds = rounds.in_turn({name: functools.partial(solve, z) for name, solve in found.items()}, ROUNDS)
     rows = []
     for name, times in seconds.items():
-        ratio = np.array(times) / np.array(seconds["jaxreg"])
-        resampled = np.median(ratio[rng.integers(ROUNDS, size=(2000, ROUNDS))], 1)
+        ratio, interval = rounds.ratio(times, seconds["jaxreg"])
         row = {"n": n, "columns": columns, "contender": name, "first call, s": first[name], "error": error[name]}
-        row |= {"ms": 1e3 * np.median(times), "times ours": np.median(ratio)}
-        rows.append(row | {"interval": np.quantile(resampled, [0.025, 0.975]).tolist()})
+        rows.append(row | {"ms": 1e3 * np.median(times), "times ours": ratio, "interval": interval})
     return rows
 
 
@@ -171,9 +161,7 @@ def main():
                 f"{row['times ours']:10.3f}  {low:.3f}–{high:.3f}  {row['error']:.1e}"
             )
             rows.append(row)
-    RESULTS.mkdir(exist_ok=True)
-    about = {"machine": platform.processor() or platform.machine(), "jax": jax.__version__, "rounds": ROUNDS}
-    (RESULTS / "total_variation.json").write_text(json.dumps(about | {"lam": LAM, "rows": rows}, indent=1))
+    rounds.write("total_variation", rounds=ROUNDS, lam=LAM, rows=rows)
 
 
 if __name__ == "__main__":
