@@ -11,6 +11,7 @@ Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `LinfBall`, `NuclearBall`, `Spectr
 
 Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
 `decay`, `proximal`, `projected` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies it.
+`proximal_adam`, or any `proxgen`, is a whole optimizer, whose prox is in its own metric.
 
 On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `activity_penalty` on the outputs of
 layers. At scale: `sweep` over a `grid`; `plotting` shows it.
@@ -35,6 +36,7 @@ from jaxreg.constraints import Sparse as Sparse
 from jaxreg.constraints import SpectralBall as SpectralBall
 from jaxreg.constraints import Sphere as Sphere
 from jaxreg.constraints import SublevelSet as SublevelSet
+from jaxreg.joint import jointly as jointly
 from jaxreg.objective import moreau_envelope as moreau_envelope
 from jaxreg.objective import penalized as penalized
 from jaxreg.objective import project as project
@@ -70,12 +72,17 @@ from jaxreg.sweeps import grid as grid
 from jaxreg.sweeps import sweep as sweep
 from jaxreg.transforms import KKTResiduals as KKTResiduals
 from jaxreg.transforms import MultipliersState as MultipliersState
+from jaxreg.transforms import ProxgenState as ProxgenState
 from jaxreg.transforms import add_penalty_gradient as add_penalty_gradient
 from jaxreg.transforms import decay as decay
 from jaxreg.transforms import kkt_residuals as kkt_residuals
+from jaxreg.transforms import lagrangian as lagrangian
 from jaxreg.transforms import multipliers as multipliers
+from jaxreg.transforms import multipliers_for as multipliers_for
 from jaxreg.transforms import projected as projected
+from jaxreg.transforms import proxgen as proxgen
 from jaxreg.transforms import proximal as proximal
+from jaxreg.transforms import proximal_adam as proximal_adam
 from jaxreg.transforms import regularize as regularize
 
 __version__ = "0.1.0"

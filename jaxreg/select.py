@@ -42,19 +42,21 @@ def by_path(params, rules: Mapping[str, Noun | None]):
             raise TypeError(f"`by_path` needs penalties, constraints or None, got {entry!r} for {pattern!r}.")
     leaves, _ = flatten(params)
     _warn_if_tied(leaves)
-    chosen, won = [], set()
-    for path, _ in leaves:
-        pattern = next((p for p in rules if _matches("/".join(path), p)), None)
-        won.add(pattern)
-        chosen.append(rules.get(pattern))
-    for pattern in rules:
-        if pattern not in won:
-            raise ValueError(
-                f"`by_path` needs every pattern to win a parameter: {pattern!r} matches none, or only what an earlier "
-                f"pattern took. These exist: {_list(path for path, _ in leaves)}."
-            )
+    chosen = [rules.get(pattern) for pattern in choose(leaves, rules, "by_path")]
     # A Variable of flax nnx is one parameter: its place is taken by the noun itself.
     return jax.tree.unflatten(jax.tree.structure(params, is_leaf=is_variable), chosen)
+
+
+def choose(leaves, rules: Mapping[str, Noun | None], api: str) -> list[str | None]:
+    """The pattern that wins each leaf, the first that matches; None where none does."""
+    winners = [next((p for p in rules if _matches("/".join(path), p)), None) for path, _ in leaves]
+    for pattern in rules:
+        if pattern not in winners:
+            raise ValueError(
+                f"`{api}` needs every pattern to win a parameter: {pattern!r} matches none, or only what an earlier "
+                f"pattern took. These exist: {_list(path for path, _ in leaves)}."
+            )
+    return winners
 
 
 def _matches(path: str, pattern: str) -> bool:

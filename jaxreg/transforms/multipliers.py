@@ -1,51 +1,55 @@
 """The KKT verb: gradient descent on the parameters, gradient ascent on one multiplier per group."""
 
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.arrays import floating, times, widest
+from jaxreg.arrays import floating, widest
 from jaxreg.constraints import Equality
 from jaxreg.objective import violation
-from jaxreg.penalties.base import largest
-from jaxreg.pytree import lift
+from jaxreg.pytree import lift, nouns_of
 from jaxreg.requirements import require_constraints
-from jaxreg.transforms.base import at, check_leaves, check_rate, need_params
+from jaxreg.transforms.ascent import Ascent
+from jaxreg.transforms.base import at, check_leaves, need_params
+from jaxreg.transforms.certificate import KKTResiduals, residuals
 
 
 class MultipliersState(NamedTuple):
-    """The state of `multipliers`.
+    """The state of `multipliers` and `multipliers_for`.
 
     Attributes:
         count: the number of updates made.
-        alpha: the multipliers, a tree like the parameters with None where nothing is constrained.
-        previous: the violations at the last update, kept for `proportional`; None without it.
+        alpha: the multipliers: a tree like the parameters with None where nothing is constrained, or like the
+            violations of a function.
+        violation: the violations that the last update measured, of the same structure; zeros before.
+        smoothed: their moving average, kept for `proportional`; None without it.
+        residuals: with `certify`, the `KKTResiduals` at the parameters of the last update, with the multipliers that
+            its gradient was given; None without it.
     """
 
     count: jax.Array
     alpha: Any
-    previous: Any
-
-
-class KKTResiduals(NamedTuple):
-    """How far parameters and multipliers are from solving the constrained problem; all zero at a solution.
-
-    Attributes:
-        stationarity: max |∇J + Σ α∇v|.
-        feasibility: max (v)₊, max |v| for equalities.
-        complementarity: max |αv|.
-    """
-
-    stationarity: jax.Array
-    feasibility: jax.Array
-    complementarity: jax.Array
+    violation: Any
+    smoothed: Any
+    residuals: KKTResiduals | None
 
 
 def multipliers(
-    cons, dual_learning_rate, *, augmentation=0.0, proportional=0.0, alternating: bool = False
+    cons,
+    dual_learning_rate,
+    *,
+    augmentation=0.0,
+    proportional=0.0,
+    ema=0.0,
+    alternating: bool = False,
+    restart: bool = False,
+    log_space: bool = False,
+    start=None,
+    measured=None,
+    certify: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""KKT multipliers for min_θ max_{α ≥ 0} J(θ) + Σ α_g v_g(θ), v_g = Ω_g(θ) − k_g, one per group.
 
@@ -60,128 +64,144 @@ def multipliers(
 
     Plain ascent (c = κ = 0) cycles around non-convex or linear problems; c or κ > 0 damps it. Sets without an inside
     (`Sphere`, `Simplex`, `Orthonormal`) need c > 0: their violation is a distance, so α never falls. `Equality` of a
-    ball is the smooth way to ask for a norm.
+    ball is the smooth way to ask for a norm. For a norm over several leaves, and for functions of the parameters or
+    the batch, see `multipliers_for`; to bound what cannot be differentiated, `measured`.
 
     Args:
         cons: a constraint, a prefix tree of constraints and None, or a schedule count -> either.
         dual_learning_rate: η ≥ 0, a number or a schedule count -> number.
-        augmentation: c ≥ 0, the augmented Lagrangian's.
-        proportional: κ ≥ 0, the gain on the change of the violation (PI control).
+        augmentation: c ≥ 0, the augmented Lagrangian's; a number or a schedule.
+        proportional: κ ≥ 0, the gain on the change of the violation (PI control); a number or a schedule.
+        ema: ν in [0, 1): the change is that of the moving average ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t, ξ_{−1} = v_0, for
+            violations measured on noisy batches; a number or a schedule.
         alternating: compute α_{t+1} first and use it in the gradient, in the place of α_t.
+        restart: put the multiplier of an inequality back to its start where v_t < 0, so that it need not unwind.
+        log_space: α_{t+1} = α_t·exp(η·v_t + κ·(ξ_t − ξ_{t−1})), for inequalities: multipliers of any magnitude move at
+            the same relative speed, and stay positive.
+        start: α_0, a number or an array that broadcasts against the violations; None is 0, or 1 in log space.
+        measured: constraints (as `cons`) whose violations move α in the place of those of `cons`, which then only give
+            the direction ∇v and the augmentation: α bounds `Sparse(k)` by the gradient of an `L1Ball`, say. The extra
+            argument `violation=` of `update`, a tree like `alpha`, does the same with numbers measured elsewhere.
+        certify: keep the `KKTResiduals` in the state.
 
     Returns:
         A gradient transformation; its state is a `MultipliersState`, α of the shape of `violation`.
 
     Raises:
-        TypeError: if `cons` holds anything but constraints.
-        ValueError: if a literal rate or gain is negative or NaN.
+        TypeError: if `cons` holds anything but constraints with a gradient.
+        ValueError: if a literal rate or gain is negative or NaN, `ema` ≥ 1, `start` is not positive in log space or an
+            `Equality` meets `log_space`; at `init`, if `measured` and `cons` have violations of different shapes.
 
     >>> import jaxreg as jr
     >>> tx = jr.multipliers(jr.L2Ball(1.0), 0.5)
     >>> w = jnp.array([3.0, 4.0])
     >>> u, state = tx.update(jnp.zeros(2), tx.init(w), w)
-    >>> state.alpha.item()
-    2.0
+    >>> state.alpha.item(), state.violation.item()
+    (2.0, 4.0)
 
     References:
         Arrow, Hurwicz and Uzawa, 1958; Platt and Barr, Constrained differential optimization, 1988;
-        Sohrabi et al., On PI controllers for updating Lagrange multipliers, 2024, algorithm 1.
+        Sohrabi et al., On PI controllers for updating Lagrange multipliers, 2024, algorithm 1;
+        Gallego-Posada et al., Controlled sparsity via constrained optimization, 2022, section 4.1 (restarts);
+        Cotter et al., Two-player games for efficient non-convex constrained optimization, 2019 (`measured`).
     """
-    check_rate(dual_learning_rate, "multipliers", "dual_learning_rate")
-    for name, gain in (("augmentation", augmentation), ("proportional", proportional)):
-        check_rate(gain, "multipliers", name)
-        if callable(gain):
-            raise TypeError(f"`multipliers` needs a number as `{name}`, got the schedule {gain!r}.")
-    require_constraints(at(cons, jnp.zeros([], jnp.int32)), "multipliers", differentiable=True)
-    damped = not (isinstance(proportional, (int, float)) and proportional == 0)
+    ascent = Ascent(dual_learning_rate, augmentation, proportional, ema, alternating, restart, log_space)
+    ascent.checked("multipliers", start)
+    zero = jnp.zeros([], jnp.int32)
+    require_constraints(at(cons, zero), "multipliers", differentiable=True)
+    if measured is not None:
+        require_constraints(at(measured, zero), "multipliers")
+    if log_space and any(isinstance(con, Equality) for con in nouns_of(at(cons, zero))):
+        raise ValueError("`multipliers` needs inequalities in log space: the multiplier of an `Equality` has any sign.")
 
-    def init(params):
-        count = jnp.zeros([], jnp.int32)
-        current = at(cons, count)
+    def begin(params):
+        current = at(cons, zero)
         check_leaves(lambda con, p: con.violation(p), current, params)
-        alpha = jax.tree.map(jnp.zeros_like, violation(current, params))
-        # Two buffers: states are donated.
-        return MultipliersState(count, alpha, jax.tree.map(jnp.zeros_like, alpha) if damped else None)
-
-    def update(updates, state, params=None, **extra_args):
-        del extra_args
-        need_params(params)
-        current = at(cons, state.count)
-        rate = at(dual_learning_rate, state.count)
         v = violation(current, params)
+        if measured is not None:
+            check_shapes("multipliers", v, violation(at(measured, zero), params), "`measured` with violations")
+        return v
 
-        def ascend(con, alpha, v, last=None):
-            alpha = alpha + times(jnp.asarray(rate, v.dtype), v)
-            if last is not None:
-                # Two infinite violations (bound = inf) differ by nothing.
-                same = (state.count == 0) | (v == last)
-                alpha = alpha + times(jnp.asarray(proportional, v.dtype), jnp.where(same, 0, v - last))
-            return _dual(con, alpha, v)
+    def problem(params, count, extra_args):
+        current = at(cons, count)
+        v = violation(current, params)
+        seen = v if measured is None else violation(at(measured, count), params)
 
-        def push(con, u, p, alpha, v):
-            weight = _dual(con, alpha + times(jnp.asarray(augmentation, v.dtype), v), v)
+        def each(fn, tree, *rest):
+            return lift(lambda con, *arrays: fn(isinstance(con, Equality), *arrays), current, tree, *rest)
+
+        def push(con, u, p, weight):
             (slope,) = jax.vjp(con.violation, floating(p, con))[1](weight)
             return (floating(u, con) + slope).astype(jnp.result_type(u))
 
-        rest = (v, state.previous) if damped else (v,)
-        alpha = lift(ascend, current, state.alpha, *rest)
-        updates = lift(push, current, updates, params, alpha if alternating else state.alpha, v)
-        previous = lift(lambda con, last, v: v, current, state.previous, v) if damped else None
-        return updates, MultipliersState(optax.safe_increment(state.count), alpha, previous)
+        return v, seen, each, lambda updates, weights: lift(push, current, updates, params, weights)
+
+    def starts(v):
+        return jax.tree.map(lambda v: ascent.begin(v, start), v)
+
+    return primal_dual("multipliers", ascent, certify, starts, begin, problem)
+
+
+def primal_dual(
+    verb: str, ascent: Ascent, certify: bool, starts: Callable, begin: Callable, problem: Callable
+) -> optax.GradientTransformationExtraArgs:
+    """The link that ascends on multipliers.
+
+    Args:
+        verb: the name of the verb, for errors.
+        ascent: how multipliers move.
+        certify: whether the state has residuals.
+        starts: `starts(violations)` -> α_0.
+        begin: `begin(params)` -> violations, of which only the shapes count.
+        problem: `problem(params, count, extra_args)` -> violations; those that move α; `each(fn, *trees)`, which maps
+            fn(equality, *arrays) over trees of constraints; `push(updates, weights)`, which adds Σ weight·∇v.
+    """
+
+    def init(params):
+        v = begin(params)
+        # A buffer each: states are donated.
+        zeros = [jax.tree.map(jnp.zeros_like, v) for _ in range(2)]
+        dtypes = [jnp.result_type(x) for x in jax.tree.leaves((v, params))]
+        dtype = widest(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+        unknown = [jnp.full((), jnp.inf, dtype) for _ in KKTResiduals._fields]
+        return MultipliersState(
+            jnp.zeros([], jnp.int32),
+            starts(v),
+            zeros[0],
+            zeros[1] if ascent.damped else None,
+            KKTResiduals(*unknown) if certify else None,
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        need_params(params)
+        now = ascent.at(state.count)
+        v, seen, each, push = problem(params, state.count, extra_args)
+        if extra_args.get("violation") is not None:
+            seen = extra_args["violation"]
+        check_shapes(verb, state.violation, seen, "violations")
+        seen = each(lambda _, last, seen: jnp.asarray(seen, last.dtype), state.violation, seen)
+
+        smoothed, change = None, []
+        if ascent.damped:
+            smoothed = each(lambda _, last, v: now.smooth(last, v, state.count)[0], state.smoothed, seen)
+            change = [each(lambda _, last, v: now.smooth(last, v, state.count)[1], state.smoothed, seen)]
+        alpha = each(now.step, state.alpha, seen, starts(seen), *change)
+        weights = each(now.weight, alpha if ascent.alternating else state.alpha, v)
+        updates = push(updates, weights)
+
+        certificate = None
+        if certify:
+            certificate = residuals(updates, each, weights, seen)
+            certificate = KKTResiduals(
+                *(new.astype(old.dtype) for new, old in zip(certificate, state.residuals, strict=True))
+            )
+        return updates, MultipliersState(optax.safe_increment(state.count), alpha, seen, smoothed, certificate)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _dual(con, alpha, v):
-    """The multiplier's domain: any sign for an equality, [·]₊ for an inequality."""
-    if isinstance(con, Equality):
-        return alpha
-    # At 0 a larger gain has an effect where v > 0 only: so has its derivative.
-    return jnp.where((alpha < 0) | ((alpha == 0) & (v <= 0)), 0, alpha)
-
-
-def kkt_residuals(cons, params, grads, alpha) -> KKTResiduals:
-    r"""The certificate that a constrained problem is solved: stationarity, feasibility, complementarity.
-
-    Args:
-        cons: a constraint, or a prefix tree of constraints and None.
-        params: the parameters θ.
-        grads: ∇J(θ) alone, without the multipliers' part.
-        alpha: the multipliers, as in the state of `multipliers`.
-
-    Returns:
-        `KKTResiduals(stationarity, feasibility, complementarity)`, three scalars.
-
-    >>> import jaxreg as jr
-    >>> w = jnp.array([0.6, 0.8])                                   # the point of the unit ball nearest to (3, 4)
-    >>> r = kkt_residuals(jr.L2Ball(1.0), w, w - jnp.array([3.0, 4.0]), jnp.array(4.0))
-    >>> bool(max(r) < 1e-6)
-    True
-
-    References:
-        Boyd and Vandenberghe, Convex optimization, 2004, section 5.5.3.
-    """
-    require_constraints(cons, "kkt_residuals")
-    v = violation(cons, params)
-
-    def slope(con, g, p, a):
-        v, pull = jax.vjp(con.violation, floating(p, con))
-        return floating(g, con) + pull(jnp.broadcast_to(jnp.asarray(a, v.dtype), v.shape))[0]
-
-    def gap(con, a, v):
-        return jnp.abs(v) if isinstance(con, Equality) else jnp.maximum(v, 0)
-
-    def slack(con, a, v):
-        return jnp.abs(times(jnp.asarray(a, v.dtype), v))
-
-    return KKTResiduals(
-        _largest(lift(slope, cons, grads, params, alpha)),
-        _largest(lift(gap, cons, alpha, v)),
-        _largest(lift(slack, cons, alpha, v)),
-    )
-
-
-def _largest(tree) -> jax.Array:
-    sizes = [largest(jnp.abs(x)) for x in jax.tree.leaves(tree)]
-    dtype = widest(s.dtype for s in sizes)
-    return functools.reduce(jnp.maximum, [s.astype(dtype) for s in sizes], jnp.zeros((), dtype))
+def check_shapes(verb: str, v, other, name: str) -> None:
+    """Refuse violations of other shapes than those of `v`."""
+    shapes = [[jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (v, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"`{verb}` needs {name} of the shapes {shapes[0]}, got {shapes[1]}.")
