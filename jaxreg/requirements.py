@@ -5,7 +5,9 @@ from jaxreg.penalties import Penalty
 from jaxreg.pytree import Noun, nouns_of, title
 
 
-def require_penalties(pens, verb: str, *, proximable: bool = False, differentiable: bool = False) -> None:
+def require_penalties(
+    pens, verb: str, *, proximable: bool = False, differentiable: bool = False, separable: bool = False
+) -> None:
     """Raise TypeError, naming the verb to use, unless `pens` holds penalties that can do what `verb` needs."""
     _require(pens, Penalty, verb, "penalties", "For a constraint use `projected` or `multipliers`.")
     for pen in nouns_of(pens):
@@ -14,6 +16,12 @@ def require_penalties(pens, verb: str, *, proximable: bool = False, differentiab
             raise TypeError(
                 f"`{verb}` needs penalties with an exact `prox`; `{name}` has none. Use `penalized`, "
                 "`add_penalty_gradient` or `decay`, which need only its gradient."
+            )
+        if separable and not pen.separable:
+            raise TypeError(
+                f"`{verb}` needs penalties on each weight by itself (`separable`); `{name}` couples weights, and in a "
+                "metric its prox has no closed form. Use `proximal` after plain SGD, or bound it: `multipliers` with "
+                "`SublevelSet`."
             )
         if differentiable and not pen.differentiable:
             raise TypeError(

@@ -59,6 +59,11 @@ class Towards(Penalty):
         """Whether `penalty` has a prox."""
         return self.penalty.proximable
 
+    @property
+    def separable(self) -> bool:
+        """Whether `penalty` is a sum over weights."""
+        return self.penalty.separable
+
     def _offset(self, x):
         anchor, x = _cast(self.anchor, x), floating(x, self)
         anchor = per_entry(anchor, x, self)
@@ -137,6 +142,11 @@ class Sum(Penalty):
     def proximable(self) -> bool:
         """Whether an exact rule for the prox is known."""
         return self._rule(jnp.float32)[1] is not None
+
+    @property
+    def separable(self) -> bool:
+        """Whether all terms are sums over weights."""
+        return all(term.separable for term in self.terms)
 
     def measure(self, x) -> jax.Array:
         """Σ_i λ_iΩ_i per group if all terms have the same groups, else the value."""

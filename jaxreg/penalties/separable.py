@@ -1,6 +1,7 @@
 """Convex penalties on each weight by itself; every number may be an array, one for each weight."""
 
 import abc
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ class Separable(Penalty):
 
     Its fields are `lam`, its own numbers, and `axis`.
     """
+
+    separable: ClassVar[bool] = True
 
     lam: jax.typing.ArrayLike
     axis: Axis
@@ -39,7 +42,7 @@ class Separable(Penalty):
         return jnp.sum(self.cost(masked(x, lam), lam), group_axes(self.axis, x, self))
 
     def prox(self, x, step) -> jax.Array:
-        """argmin_z ½‖z − x‖² + step·Σ φ(z)."""
+        """argmin_z ½‖z − x‖² + step·Σ φ(z); the step may be an array, one for each weight."""
         z = floating(x, self)
         return self.shrink(z, per_entry(step, z, self), per_entry(self.lam, z, self)).astype(jnp.result_type(x))
 

@@ -9,9 +9,12 @@ from jaxreg.pytree import checked_number
 from jaxreg.requirements import require_penalties
 from jaxreg.transforms.base import at, check_rate, stateless_link
 from jaxreg.transforms.gradient import gradient
+from jaxreg.transforms.proximal import prox_link
 
 
-def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.GradientTransformationExtraArgs:
+def decay(
+    pens, learning_rate, *, peak=None, cautious: bool = False, implicit: bool = False
+) -> optax.GradientTransformationExtraArgs:
     r"""Decoupled decay: u ← u − η∇λΩ(θ). With `SquaredL2` this is AdamW's weight decay, u − ηλθ.
 
     It comes *last*, after the learning rate, and carries its own sign and rate. Before the optimizer the weights grow:
@@ -25,19 +28,24 @@ def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.Gr
     - `decay(pens, lr, peak=max_lr)`: u − (η_t²/η_max)∇λΩ(θ), AdamC, which keeps the norm of normalized layers steady.
     - `decay(pens, lr, cautious=True)`: only entries in which the step does not work against it, u·∇λΩ(θ) ≤ 0.
     - `decay(jr.Towards(pen, anchor), lr)`: u − η_t∇λΩ(θ − anchor), towards pretrained weights; `jr.towards` for trees.
+    - `decay(pens, lr, implicit=True)`: θ⁺ = θ + u − η_t∇λΩ(θ⁺), which is prox_{ηλΩ}(θ + u), for `SquaredL2`
+      (θ + u)/(1 + ηλ). The explicit form diverges where ηλ > 2, the implicit one nowhere.
 
     Args:
-        pens: a penalty with a gradient, a prefix tree of such and None, or a schedule count -> either.
+        pens: a penalty with a gradient (`implicit`: with a prox), a prefix tree of such and None, or a schedule count
+            -> either.
         learning_rate: η ≥ 0, a number or a schedule count -> number; 1.0 makes decay independent of the learning rate.
         peak: η_max > 0, the largest learning rate of the schedule; None for no correction.
         cautious: leave out entries that the step u moves the other way.
+        implicit: take the gradient at the new weights rather than at the old ones.
 
     Returns:
         A gradient transformation; its state is a count.
 
     Raises:
-        TypeError: if `pens` holds anything but penalties with a gradient.
-        ValueError: if a literal `learning_rate` is negative or NaN, or a literal `peak` is not positive.
+        TypeError: if `pens` holds anything but penalties with a gradient, or with a prox where `implicit`.
+        ValueError: if a literal `learning_rate` is negative or NaN, a literal `peak` is not positive, or `cautious`
+            and `implicit` are both asked for.
 
     >>> import jax.numpy as jnp, jaxreg as jr
     >>> tx = optax.chain(optax.sgd(0.5), jr.decay(jr.SquaredL2(0.5), 0.5))
@@ -47,6 +55,9 @@ def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.Gr
     >>> tx = optax.chain(optax.sgd(0.5), jr.decay(jr.SquaredL2(0.5), 0.5, cautious=True))
     >>> tx.update(jnp.array([1.0, 1.0]), tx.init(w), w)[0].tolist()
     [-1.0, -0.5]
+    >>> tx = optax.chain(optax.sgd(0.5), jr.decay(jr.SquaredL2(2.0), 0.5, implicit=True))
+    >>> optax.apply_updates(w, tx.update(jnp.array([1.0, 1.0]), tx.init(w), w)[0]).tolist()
+    [0.75, -1.25]
 
     References:
         Loshchilov and Hutter, Decoupled weight decay regularization, 2019, algorithm 2 (where η is the schedule alone);
@@ -57,13 +68,22 @@ def decay(pens, learning_rate, *, peak=None, cautious: bool = False) -> optax.Gr
     if peak is not None:
         peak = checked_number("decay", "peak", peak, positive=True)
 
+    def rate(count, dtype=None):
+        now = jnp.asarray(at(learning_rate, count), dtype)
+        return now if peak is None else now * (now / jnp.asarray(peak, now.dtype))
+
+    if implicit:
+        if cautious:
+            raise ValueError(
+                "`decay` needs `implicit` or `cautious`, got both: the gradient at the new weights is not known when "
+                "its sign is asked for."
+            )
+        return prox_link(pens, rate, "decay(implicit=True)")
+
     def link(pen, u, p, count):
         g, wide = gradient(pen, p), floating(u, pen)
-        rate = jnp.asarray(at(learning_rate, count), g.dtype)
-        if peak is not None:
-            rate = rate * (rate / jnp.asarray(peak, g.dtype))
         if cautious:
             g = jnp.where(jnp.sign(wide) * jnp.sign(g) > 0, 0, g)
-        return (wide - times(rate, g)).astype(u.dtype)
+        return (wide - times(rate(count, g.dtype), g)).astype(u.dtype)
 
     return stateless_link(pens, lambda pens: require_penalties(pens, "decay", differentiable=True), Penalty.value, link)

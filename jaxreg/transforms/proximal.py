@@ -17,8 +17,8 @@ def proximal(pens, learning_rate) -> optax.GradientTransformationExtraArgs:
         optax.chain(optax.sgd(lr), jr.proximal(jr.L1(1e-3), lr))
 
     With plain SGD this is proximal gradient descent. After a preconditioner (Adam) the prox is still the Euclidean one,
-    which solves another problem than the preconditioned step does. Updates keep their dtype: in bf16 and f16 a large
-    move rounds to the magnitude of the larger of old and new weight.
+    which solves another problem than the preconditioned step does: there use `proximal_adam` or `proxgen`. Updates keep
+    their dtype: in bf16 and f16 a large move rounds to the magnitude of the larger of old and new weight.
 
     Args:
         pens: a penalty with a prox, a prefix tree of such and None, or a schedule count -> either.
@@ -42,18 +42,23 @@ def proximal(pens, learning_rate) -> optax.GradientTransformationExtraArgs:
         Parikh and Boyd, Proximal algorithms, 2014, section 4.2.
     """
     check_rate(learning_rate, "proximal")
+    return prox_link(pens, lambda count: at(learning_rate, count), "proximal")
 
-    def link(pen, u, p, count):
-        step = at(learning_rate, count)
-        moved = move(u, p, lambda z: pen.prox(z, step), pen)
-        return moved.astype(max(u.dtype, jnp.result_type(p), key=lambda dtype: jnp.finfo(dtype).bits))
 
+def prox_link(pens, rate, verb) -> optax.GradientTransformationExtraArgs:
+    """The link p + u → prox of the step `rate(count)`."""
     return stateless_link(
         pens,
-        lambda pens: require_penalties(pens, "proximal", proximable=True),
+        lambda pens: require_penalties(pens, verb, proximable=True),
         lambda pen, p: (pen.measure(p), pen.prox(p, 1.0)),
-        link,
+        lambda pen, u, p, count: shrink(pen, u, p, rate(count)),
     )
+
+
+def shrink(pen, u, p, step):
+    """The update that takes p to prox(p + u), in the wider of their dtypes."""
+    moved = move(u, p, lambda z: pen.prox(z, step), pen)
+    return moved.astype(max(u.dtype, jnp.result_type(p), key=lambda dtype: jnp.finfo(dtype).bits))
 
 
 def move(u, p, onto, api):
