@@ -1,4 +1,4 @@
-"""Problems with exact answers: constrained ridge (A1, A2, A8) and decoupled decay (C4)."""
+"""Problems with exact answers: constraints and multipliers (A1–A6, A8), decoupled decay (C4)."""
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,94 @@ def test_a2_one_multiplier_per_column(dtype, tolerance):
     whole = solve(jr.SublevelSet(jr.SquaredL2(1.0), jnp.sum(ks)), (2, 4), dtype)
     assert whole[1].shape == ()
     assert np.max(np.abs(np.asarray(whole[0]) - np.asarray(w))) > 0.1  # one multiplier for all is another problem
+
+
+def rolled(link, grad, w, rate, steps):
+    """All w and α of simultaneous gradient descent and ascent."""
+    tx = optax.chain(link, optax.sgd(rate))
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = tx.update(grad(w), state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), (w, state[0].alpha)
+
+    return jax.lax.scan(step, (w, tx.init(w)), None, steps)[1]
+
+
+@dtypes
+def test_a3_maximum_entropy_die(dtype, tolerance):
+    faces = jnp.arange(1, 7, dtype=dtype)
+    fn = lambda p: {"mean": p @ faces - 4.5, "sum": jnp.sum(p) - 1}
+    link = jr.multipliers_for(fn, 0.5, equality=True, augmentation=1.0)
+    grad = lambda p: jnp.log(p) + 1
+    ps, alphas = rolled(link, grad, jnp.full(6, 1 / 6, dtype), 0.01, 8000)
+    p, alpha = ps[-1], jax.tree.map(lambda a: a[-1], alphas)
+    expected = [0.0543531678, 0.0787715456, 0.1141599772, 0.1654468031, 0.2397744404, 0.3474940658]
+    np.testing.assert_allclose(p, expected, atol=max(1e-9, tolerance))
+    assert float(-p @ jnp.log(p)) == pytest.approx(1.6135810982, abs=max(1e-9, 10 * tolerance))
+    assert abs(float(alpha["mean"])) == pytest.approx(0.3710489381, abs=max(1e-9, 10 * tolerance))
+    residuals = jr.kkt_residuals(fn, p, grad(p), alpha, equality=True)
+    assert max(float(r) for r in residuals) <= tolerance
+
+
+@dtypes
+def test_a4_the_plain_lagrangian_diverges_where_the_augmented_converges(dtype, tolerance):
+    # f = −x²/2, x = 1; η = .05
+    def link(c):
+        return jr.multipliers_for(lambda x: x - 1, 0.05, equality=True, augmentation=c)
+
+    def radius(c):
+        tx = optax.chain(link(c), optax.sgd(0.05))
+
+        def step(z):
+            x, alpha = z
+            state = tx.init(x)
+            u, state = tx.update(-x, (state[0]._replace(alpha=alpha), *state[1:]), x)
+            return jnp.stack([x + u, state[0].alpha])
+
+        return np.abs(np.linalg.eigvals(np.asarray(jax.jacobian(step)(jnp.ones(2, dtype)), float))).max()
+
+    assert radius(0.0) == pytest.approx(1.0259, abs=1e-4)
+    assert radius(3.0) == pytest.approx(0.95, abs=1e-4)
+    assert radius(1.04) > 1 > radius(1.06)  # the border is c = 1 + η
+    roll = lambda c: rolled(link(c), lambda x: -x, jnp.asarray(0.5, dtype), 0.05, 400)
+    xs, alphas = jax.vmap(roll)(jnp.asarray([0.0, 3.0], dtype))
+    assert np.max(np.abs(xs[0, -130:])) > 1000
+    np.testing.assert_allclose([xs[1, -1], alphas[1, -1]], 1, atol=max(1e-8, tolerance))
+    assert abs(float(-xs[1, -1] + alphas[1, -1])) <= tolerance
+
+
+@dtypes
+def test_a5_the_plain_lagrangian_cycles_where_the_augmented_finds_the_principal_component(dtype, tolerance):
+    a = jnp.asarray([3.0, 2.0, 1.0], dtype)
+    con, w = jr.SublevelSet(jr.SquaredL2(1.0), 0.5), jnp.asarray([0.3, 0.5, 0.4], dtype)
+    roll = lambda c: rolled(jr.multipliers(con, 0.05, augmentation=c), lambda w: -a * w, w, 0.05, 4000)
+    ws, alphas = jax.vmap(roll)(jnp.asarray([0.0, 0.5, 2.0], dtype))
+    assert 6 < np.max(alphas[0, -500:]) < 7
+    assert np.min(alphas[0, -500:]) < 1
+    for i in (1, 2):
+        np.testing.assert_allclose(alphas[i, -1], 3, atol=max(1e-12, tolerance))
+        np.testing.assert_allclose(np.abs(ws[i, -1]), [1, 0, 0], atol=max(1e-12, tolerance))
+        residuals = jr.kkt_residuals(con, ws[i, -1], -a * ws[i, -1], alphas[i, -1])
+        assert max(float(r) for r in residuals) <= tolerance
+
+
+@dtypes
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [({}, 1236), ({"augmentation": 0.5}, 544), ({"proportional": 1.5}, 336)],
+    ids=["plain", "augmented", "PI"],
+)
+def test_a6_pi_control_damps(dtype, tolerance, options, steps):
+    b, con = jnp.asarray([0.3, 0.4], dtype), jr.SublevelSet(jr.SquaredL2(1.0), 0.5)
+    w = jnp.asarray([0.6, -0.8], dtype)
+    ws, alphas = rolled(jr.multipliers(con, 0.02, **options), lambda w: -b, w, 0.02, 6000)
+    last = 1 + np.flatnonzero(np.abs(np.asarray(alphas) - 0.5) > 1e-3).max()
+    assert last == pytest.approx(steps, rel=0.05)
+    np.testing.assert_allclose(ws[-1], [0.6, 0.8], atol=10 * tolerance)
+    residuals = jr.kkt_residuals(con, ws[-1], -b, alphas[-1])
+    assert max(float(r) for r in residuals) <= tolerance
 
 
 def test_a8_penalty_is_projection_is_multiplier():
@@ -106,71 +194,3 @@ def test_c4_sgd_l2_is_decay_and_adam_is_not():
         jnp.concatenate([jnp.zeros(1), jnp.logspace(-4, 4, 400)])
     )
     assert np.min(np.max(np.abs(coupled - decayed), (1, 2))) > 1e-3
-
-
-# ------------------------------------------------------------------ multipliers, by hand
-
-
-def roll(steps, **options):
-    """v_t of L2Ball(1) along |w_t|, with gradients that the test chooses; returns the pushes and the alphas."""
-    con = jr.Equality(jr.L2Ball(1.0)) if options.pop("equality", False) else jr.L2Ball(1.0)
-    tx = jr.multipliers(con, 0.5, **options)
-    state, pushes, alphas = tx.init(jnp.zeros(2)), [], []
-    for size in steps:
-        w = jnp.array([0.0, size])
-        u, state = tx.update(jnp.zeros(2), state, w)
-        pushes.append(float(u[1]))
-        alphas.append(float(state.alpha))
-    return pushes, alphas
-
-
-@pytest.mark.parametrize(
-    ("options", "pushes", "alphas"),
-    [
-        # v = 1, 2, −0.5, −0.9; η = ½; ∇v is (0, 1)
-        ({}, [0, 0.5, 1.5, 1.25], [0.5, 1.5, 1.25, 0.8]),
-        ({"alternating": True}, [0.5, 1.5, 1.25, 0.8], [0.5, 1.5, 1.25, 0.8]),
-        ({"augmentation": 0.2}, [0.2, 0.9, 1.4, 1.07], [0.5, 1.5, 1.25, 0.8]),
-        ({"proportional": 0.1}, [0, 0.5, 1.6, 1.1], [0.5, 1.6, 1.1, 0.61]),
-        ({"proportional": 0.1, "augmentation": 0.2, "alternating": True}, [0.7, 2.0, 1.0, 0.43], [0.5, 1.6, 1.1, 0.61]),
-        ({"proportional": 1.0}, [0, 0.5, 2.5, 0], [0.5, 2.5, 0, 0]),
-        ({"proportional": 1.0, "equality": True}, [0, 0.5, 2.5, -0.25], [0.5, 2.5, -0.25, -1.1]),
-        ({"augmentation": 2.0, "equality": True}, [2, 4.5, 0.5, -0.55], [0.5, 1.5, 1.25, 0.8]),
-    ],
-    ids=str,
-)
-def test_multipliers_by_hand(options, pushes, alphas):
-    got = roll([2.0, 3.0, 0.5, 0.1], **options)
-    np.testing.assert_allclose(got[0], pushes, atol=1e-12)
-    np.testing.assert_allclose(got[1], alphas, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"augmentation": 0.0, "proportional": 0.0}, {"augmentation": 0.5, "proportional": 0.5}]
-)
-@pytest.mark.parametrize("traced", [False, True])
-def test_an_infinite_bound_has_multiplier_zero_and_no_nan(options, traced):
-    def run(options):
-        tx = jr.multipliers(jr.L2Ball(jnp.asarray([jnp.inf, 1.0]), axis=0), 0.5, **options)
-        w = jnp.ones((2, 2))
-        state = tx.init(w)
-        for _ in range(3):
-            u, state = tx.update(jnp.zeros((2, 2)), state, w)
-        return u, state.alpha, jr.kkt_residuals(jr.L2Ball(jnp.asarray([jnp.inf, 1.0]), axis=0), w, u, state.alpha)
-
-    u, alpha, residuals = jax.jit(run)(options) if traced else run(options)
-    assert np.all(np.isfinite(u))
-    assert float(alpha[0]) == 0
-    assert float(alpha[1]) > 0
-    assert np.all(np.isfinite(np.asarray(residuals)))
-
-
-def test_kkt_residuals_by_hand():
-    cons = {"w": jr.L2Ball(1.0), "e": jr.Equality(jr.L2Ball(1.0)), "b": None}
-    params = {"w": jnp.array([3.0, 4.0]), "e": jnp.array([0.5]), "b": jnp.array([1.0])}
-    grads = {"w": jnp.array([-1.2, -1.6]), "e": jnp.array([0.25]), "b": jnp.array([-0.125])}
-    alpha = {"w": jnp.array(2.0), "e": jnp.array(-0.25), "b": None}
-    residuals = jr.kkt_residuals(cons, params, grads, alpha)
-    assert [float(r) for r in residuals] == pytest.approx([0.125, 4.0, 8.0])
-    params["w"] = jnp.array([0.3, 0.4])
-    assert float(jr.kkt_residuals(cons, params, grads, alpha).feasibility) == 0.5  # an equality misses from below too

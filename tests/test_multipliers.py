@@ -1,0 +1,417 @@
+"""Multipliers: every method by hand, invariants, functions of parameters and batch, several leaves as one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxreg as jr
+
+# ------------------------------------------------------------------ by hand
+
+
+def roll(steps, equality=False, **options):
+    """v_t of L2Ball(1) along |w_t|, with gradients that the test chooses; returns the pushes and the alphas."""
+    con = jr.Equality(jr.L2Ball(1.0)) if equality else jr.L2Ball(1.0)
+    tx = jr.multipliers(con, 0.5, **options)
+    state, pushes, alphas = tx.init(jnp.zeros(2)), [], []
+    for size in steps:
+        w = jnp.array([0.0, size])
+        u, state = tx.update(jnp.zeros(2), state, w)
+        pushes.append(float(u[1]))
+        alphas.append(float(state.alpha))
+    return pushes, alphas
+
+
+E = np.exp
+METHODS = [
+    # v = 1, 2, −0.5, −0.9; η = ½; ∇v is (0, 1)
+    ({}, [0, 0.5, 1.5, 1.25], [0.5, 1.5, 1.25, 0.8]),
+    ({"augmentation": 0.2}, [0.2, 0.9, 1.4, 1.07], [0.5, 1.5, 1.25, 0.8]),
+    ({"proportional": 0.1}, [0, 0.5, 1.6, 1.1], [0.5, 1.6, 1.1, 0.61]),
+    ({"proportional": 1.0}, [0, 0.5, 2.5, 0], [0.5, 2.5, 0, 0]),
+    # ξ = 1, 1.5, 0.5, −0.2
+    ({"proportional": 1.0, "ema": 0.5}, [0, 0.5, 2.0, 0.75], [0.5, 2.0, 0.75, 0]),
+    ({"proportional": 1.0, "equality": True}, [0, 0.5, 2.5, -0.25], [0.5, 2.5, -0.25, -1.1]),
+    ({"augmentation": 2.0, "equality": True}, [2, 4.5, 0.5, -0.55], [0.5, 1.5, 1.25, 0.8]),
+    ({"restart": True}, [0, 0.5, 1.5, 0], [0.5, 1.5, 0, 0]),
+    ({"restart": True, "equality": True}, [0, 0.5, 1.5, 1.25], [0.5, 1.5, 1.25, 0.8]),
+    ({"start": 0.25}, [0.25, 0.75, 1.75, 1.5], [0.75, 1.75, 1.5, 1.05]),
+    ({"log_space": True}, [1, E(0.5), E(1.5), E(1.25)], [E(0.5), E(1.5), E(1.25), E(0.8)]),
+    (
+        {"log_space": True, "start": 2.0, "restart": True, "augmentation": 1.0},
+        [3, 2 * E(0.5) + 2, 2 * E(1.5) - 0.5, 1.1],
+        [2 * E(0.5), 2 * E(1.5), 2, 2],
+    ),
+    # measured: ‖w‖ ≤ 2, v = 0, 1, −1.5, −1.9
+    ({"measured": jr.L2Ball(2.0), "augmentation": 0.2}, [0.2, 0.4, 0.4, 0], [0, 0.5, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("options", "pushes", "alphas"), METHODS, ids=lambda x: str(x) if isinstance(x, dict) else "")
+def test_every_method_by_hand_in_both_orders(options, pushes, alphas):
+    got = roll([2.0, 3.0, 0.5, 0.1], **options)
+    np.testing.assert_allclose(got[0], pushes, atol=1e-12)
+    np.testing.assert_allclose(got[1], alphas, atol=1e-12)
+    # Alternating: the same multipliers, each used a step earlier.
+    used = np.asarray(alphas) + options.get("augmentation", 0) * np.array([1, 2, -0.5, -0.9])
+    used = used if options.get("equality") else np.maximum(used, 0)
+    got = roll([2.0, 3.0, 0.5, 0.1], alternating=True, **options)
+    np.testing.assert_allclose(got[0], used, atol=1e-12)
+    np.testing.assert_allclose(got[1], alphas, atol=1e-12)
+
+
+def test_schedules_of_gains_are_followed():
+    ramp = lambda count: 0.1 * count
+    scheduled = jr.multipliers(jr.L2Ball(1.0), ramp, augmentation=ramp, proportional=ramp, ema=ramp)
+    w, u = jnp.array([0.0, 3.0]), jnp.zeros(2)
+    state = scheduled.init(w)
+    for t in range(3):
+        plain = jr.multipliers(jr.L2Ball(1.0), ramp(t), augmentation=ramp(t), proportional=ramp(t), ema=ramp(t))
+        twin = state if t else plain.init(w)._replace(smoothed=state.smoothed)
+        expected = plain.update(u, twin, w * (t + 1))
+        pushed, new = scheduled.update(u, state, w * (t + 1))
+        if t:  # a literal κ = 0 keeps no average
+            chex.assert_trees_all_close((pushed, new), expected)
+        state = new
+    assert float(state.alpha) > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"augmentation": 0.0, "proportional": 0.0}, {"augmentation": 0.5, "proportional": 0.5}]
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_infinite_bound_has_multiplier_zero_and_no_nan(options, traced):
+    def run(options):
+        tx = jr.multipliers(jr.L2Ball(jnp.asarray([jnp.inf, 1.0]), axis=0), 0.5, **options)
+        w = jnp.ones((2, 2))
+        state = tx.init(w)
+        for _ in range(3):
+            u, state = tx.update(jnp.zeros((2, 2)), state, w)
+        return u, state.alpha, jr.kkt_residuals(jr.L2Ball(jnp.asarray([jnp.inf, 1.0]), axis=0), w, u, state.alpha)
+
+    u, alpha, residuals = jax.jit(run)(options) if traced else run(options)
+    assert np.all(np.isfinite(u))
+    assert float(alpha[0]) == 0
+    assert float(alpha[1]) > 0
+    assert np.all(np.isfinite(np.asarray(residuals)))
+
+
+def test_kkt_residuals_by_hand():
+    cons = {"w": jr.L2Ball(1.0), "e": jr.Equality(jr.L2Ball(1.0)), "b": None}
+    params = {"w": jnp.array([3.0, 4.0]), "e": jnp.array([0.5]), "b": jnp.array([1.0])}
+    grads = {"w": jnp.array([-1.2, -1.6]), "e": jnp.array([0.25]), "b": jnp.array([-0.125])}
+    alpha = {"w": jnp.array(2.0), "e": jnp.array(-0.25), "b": None}
+    residuals = jr.kkt_residuals(cons, params, grads, alpha)
+    assert [float(r) for r in residuals] == pytest.approx([0.125, 4.0, 8.0])
+    params["w"] = jnp.array([0.3, 0.4])
+    assert float(jr.kkt_residuals(cons, params, grads, alpha).feasibility) == 0.5  # an equality misses from below too
+
+
+# ------------------------------------------------------------------ invariants
+
+
+options = st.fixed_dictionaries(
+    {
+        "augmentation": st.sampled_from([0.0, 0.5]),
+        "proportional": st.sampled_from([0.0, 0.7]),
+        "ema": st.sampled_from([0.0, 0.9]),
+        "alternating": st.booleans(),
+        "restart": st.booleans(),
+        "log_space": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(options=options, seed=st.integers(0, 1000), rate=st.sampled_from([0.01, 0.3]))
+def test_multipliers_are_never_negative_and_vanish_where_slack(options, seed, rate):
+    rng = np.random.default_rng(seed)
+    con = jr.L2Ball(jnp.asarray(rng.uniform(0.1, 2, 3)), axis=0)
+    tx = jr.multipliers(con, rate, **options)
+
+    @jax.jit
+    def run(ws):
+        def step(state, w):
+            u, state = tx.update(jnp.zeros_like(w), state, w)
+            return state, (state.alpha, jnp.sum(u * w, 0))
+
+        return jax.lax.scan(step, tx.init(ws[0]), ws)
+
+    rough = rng.normal(size=(30, 4, 3)) * rng.choice([0.01, 1, 30], (30, 1, 1))
+    state, (alphas, pushes) = run(jnp.asarray(rough))
+    assert np.all(np.asarray(alphas) >= 0)
+    assert np.all(np.asarray(pushes) >= 0)  # towards the inside, never outwards
+    # From now on slack by half of every radius: α returns to 0, or shrinks by e^{−ηv} a step in log space.
+    inside = jnp.asarray(rough[0] / np.linalg.norm(rough[0], axis=0) * 0.5) * con.radius
+    sleep = lambda _, state: tx.update(jnp.zeros_like(inside), state, inside)[1]
+    slept = jax.jit(lambda state: jax.lax.fori_loop(0, 20_000, sleep, state).alpha)(state)
+    if options["log_space"] and options["restart"]:
+        assert np.all(np.asarray(slept) == 1)
+    elif options["log_space"]:
+        assert np.all(np.asarray(slept) < 1e-3 * np.asarray(alphas[-1]))
+    else:
+        assert np.all(np.asarray(slept) == 0)
+
+
+def test_a_checkpoint_continues_bit_identically(tmp_path):
+    cons = {"w": jr.L2Ball(0.3, axis=0), "b": None}
+    link = jr.multipliers(cons, 0.1, augmentation=0.2, proportional=0.3, ema=0.5, restart=True, certify=True)
+    tx = optax.chain(link, optax.adam(0.1))
+    params = {"w": jnp.arange(12.0).reshape(4, 3) / 7, "b": jnp.ones(3)}
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.tree.map(jnp.cos, params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    def go(params, state, steps):
+        for _ in range(steps):
+            params, state = step(params, state)
+        return params, state
+
+    whole = go(params, tx.init(params), 7)
+    half = go(params, tx.init(params), 3)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "run", half)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "run", jax.eval_shape(lambda: half))
+    chex.assert_trees_all_equal(go(*restored, 4), whole)
+
+
+def test_a_slept_multiplier_in_log_space_wakes_up():
+    tx = jr.multipliers(jr.L2Ball(1.0), 1.0, log_space=True)
+    w = jnp.zeros(2, jnp.float32)
+    step = lambda state, size: (tx.update(w, state, jnp.array([0, 1], jnp.float32) * size)[1], None)
+    state, _ = jax.lax.scan(step, tx.init(w), jnp.repeat(jnp.array([0.0, 2.0], jnp.float32), jnp.array([300, 100])))
+    assert float(state.alpha) > 1
+
+
+# ------------------------------------------------------------------ functions
+
+
+def sgd(link, grad, w, rate, steps, **extra):
+    tx = optax.chain(link, optax.sgd(rate))
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = tx.update(grad(w), state, w, **extra)
+        return (optax.apply_updates(w, updates), state), None
+
+    (w, state), _ = jax.lax.scan(step, (w, tx.init(w)), None, steps)
+    return w, state[0]
+
+
+def test_functions_are_constraints():
+    # The nearest point to (3, 4, 5) with x₁ + x₂ + x₃ = 3 and x₁ ≥ 1.5, by a dict of one equality and one inequality
+    target = jnp.array([3.0, 4.0, 5.0])
+    fn = lambda x: {"sum": jnp.sum(x) - 3.0, "least": 1.5 - x[:1]}
+    equality = {"sum": True, "least": False}
+    tx = jr.multipliers_for(fn, 0.1, equality=equality, certify=True)
+    x, state = sgd(tx, lambda x: x - target, jnp.zeros(3), 0.1, 3000)
+    np.testing.assert_allclose(x, [1.5, 0.25, 1.25], atol=1e-8)  # α of the sum 3.75, of the bound 2.25
+    assert float(state.alpha["sum"]) == pytest.approx(3.75)
+    assert float(state.alpha["least"][0]) == pytest.approx(2.25)
+    assert max(float(r) for r in state.residuals) < 1e-8
+    residuals = jr.kkt_residuals(fn, x, x - target, state.alpha, equality=equality)
+    assert max(float(r) for r in residuals) < 1e-8
+    off = jr.kkt_residuals(fn, x + 0.5, x + 0.5 - target, state.alpha, equality=equality)
+    assert off.feasibility == pytest.approx(1.5)
+    assert off.complementarity == pytest.approx(3.75 * 1.5)
+    assert off.stationarity == pytest.approx(0.5)
+
+
+def test_a_norm_over_several_leaves_has_one_multiplier():
+    target = {"a": {"w": jnp.array([[3.0, 0.0]])}, "b": {"w": jnp.array([4.0]), "bias": jnp.array([9.0])}}
+    start = jax.tree.map(jnp.zeros_like, target)
+    grad = lambda p: jax.tree.map(jnp.subtract, p, target)
+    joint = jr.jointly({"*/w": jr.Equality(jr.L2Ball(1.0)), "*": jr.L1Ball(7.0)})
+    assert joint.equality == {"*/w": True, "*": False}
+    p, state = sgd(jr.multipliers_for(joint, 0.3), grad, start, 0.1, 3000)
+    np.testing.assert_allclose(p["a"]["w"], [[0.6, 0.0]], atol=1e-8)
+    np.testing.assert_allclose(p["b"]["w"], [0.8], atol=1e-8)
+    np.testing.assert_allclose(p["b"]["bias"], [7.0], atol=1e-8)
+    assert float(state.alpha["*/w"]) == pytest.approx(4.0)
+    assert float(state.alpha["*"]) == pytest.approx(2.0)
+    assert max(float(r) for r in jr.kkt_residuals(joint, p, grad(p), state.alpha)) < 1e-8
+    whole = jr.jointly(jr.L2Ball(1.0))
+    assert float(whole(target)) == pytest.approx(np.sqrt(9 + 16 + 81) - 1)
+    assert whole.equality is False
+    bf16 = jax.tree.map(lambda x: jnp.ones((64, 64), jnp.bfloat16), target)
+    assert float(whole(bf16)) == pytest.approx(np.sqrt(3 * 64**2) - 1)
+
+
+def test_the_batch_comes_by_name_and_count_is_there():
+    def rate(params, batch, count, floor=0.0):
+        return jnp.mean(jax.nn.sigmoid(batch @ params)) - 0.3 + floor + 0.0 * count
+
+    batch = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)))
+    tx = jr.multipliers_for(rate, 0.5, start=0.0)
+    w = jnp.ones(3)
+    u, state = tx.update(jnp.zeros(3), tx.init(w), w, batch=batch, unrelated=1)
+    v = rate(w, batch, 0)
+    assert float(state.alpha) == pytest.approx(max(0.5 * float(v), 0))
+    u, state = jr.multipliers_for(rate, 0.5, start=2.0).update(jnp.zeros(3), state._replace(alpha=2.0), w, batch=batch)
+    np.testing.assert_allclose(u, 2 * jax.grad(rate)(w, batch, 0.0))
+    with pytest.raises(TypeError, match=r"`multipliers_for` needs the arguments \['batch'\]"):
+        tx.update(jnp.zeros(3), state, w)
+    with pytest.raises(ValueError, match="`multipliers_for` needs `start`"):
+        jr.multipliers_for(rate, 0.5).init(w)
+
+
+@pytest.mark.parametrize("equality", [False, True])
+@pytest.mark.parametrize("c", [0.0, 0.4])
+def test_one_pass_is_two_passes(equality, c):
+    data = jnp.asarray(np.random.default_rng(1).normal(size=(8, 3)))
+    loss = lambda w: jnp.mean(jnp.square(data @ w - 1))
+    excess = lambda w: {"l1": jnp.sum(jnp.sqrt(w**2 + 1e-3)) - 0.5, "two": w[:2] - 0.1}
+    both = jr.lagrangian(lambda w: (loss(w), excess(w)), equality=equality, augmentation=c)
+    w0 = jnp.array([0.3, -0.2, 0.5])
+    zeros = jax.tree.map(jnp.zeros_like, excess(w0))
+    one = optax.chain(jr.multipliers_for(None, 0.2, equality=equality, start=zeros), optax.sgd(0.1))
+    two = optax.chain(jr.multipliers_for(excess, 0.2, equality=equality, augmentation=c), optax.sgd(0.1))
+
+    @jax.jit
+    def step(w, s, x, t):
+        grads, v = jax.grad(both, has_aux=True)(w, s[0].alpha)
+        u, s = one.update(grads, s, w, violation=v)
+        d, t = two.update(jax.grad(loss)(x), t, x)
+        return optax.apply_updates(w, u), s, optax.apply_updates(x, d), t
+
+    w, s, x, t = w0, one.init(w0), w0, two.init(w0)
+    for _ in range(20):
+        w, s, x, t = step(w, s, x, t)
+    np.testing.assert_allclose(w, x, atol=1e-12)
+    chex.assert_trees_all_close(s[0].alpha, t[0].alpha, atol=1e-12)
+    # Its value is the augmented Lagrangian's: the largest over α' of J + α'v − (α' − α)²/2c
+    if c and not equality:
+        alpha = jax.tree.map(lambda v: jnp.full_like(v, 0.3), excess(w))
+        value, v = both(w, alpha)
+        v = np.concatenate([np.ravel(x) for x in jax.tree.leaves(v)])
+        best = np.maximum(0.3 + c * v, 0)
+        np.testing.assert_allclose(value - loss(w), np.sum(best * v - (best - 0.3) ** 2 / (2 * c)))
+
+
+def test_what_cannot_be_differentiated_is_measured():
+    # At most 2 non-zero weights of 4, by the gradient of ‖x‖₁ and exact zeros by `proximal` with the multiplier's λ.
+    w = jnp.array([3.0, -2.0, 0.5, 0.1])
+    count = lambda x: jnp.sum(x != 0) - 2
+    for tx in (
+        jr.multipliers(jr.L1Ball(0.0), 0.1, measured=jr.Sparse(2)),
+        jr.multipliers_for(lambda x: jnp.sum(jnp.abs(x)), 0.1, measured=count),
+    ):
+        u, state = tx.update(jnp.zeros(4), tx.init(w), w)
+        u, state = tx.update(jnp.zeros(4), state, w)
+        v = float(jr.Sparse(2).violation(w)) if tx is not None else 0
+        assert float(state.violation) == v == 2
+        assert float(state.alpha) == pytest.approx(0.4)
+        np.testing.assert_allclose(u, 0.2 * jnp.sign(w))
+    tx = jr.multipliers(jr.L1Ball(0.0), 0.1)
+    _, state = tx.update(jnp.zeros(4), tx.init(w), w, violation=jnp.asarray(3.0))
+    assert float(state.alpha) == pytest.approx(0.3)
+    with pytest.raises(ValueError, match=r"`multipliers` needs violations of the shapes \[\(\)\], got \[\(3,\)\]"):
+        tx.update(jnp.zeros(4), state, w, violation=jnp.ones(3))
+
+
+def test_the_certificate_in_the_state_is_kkt_residuals():
+    con, target = jr.L2Ball(1.0, axis=0), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))) * 2
+    tx = optax.chain(jr.multipliers(con, 0.2, certify=True), optax.sgd(0.1))
+    w = jnp.zeros((4, 3))
+    state = tx.init(w)
+
+    @jax.jit
+    def step(w, state):
+        updates, state = tx.update(w - target, state, w)
+        return optax.apply_updates(w, updates), state
+
+    for _ in range(400):
+        alpha, before = state[0].alpha, w
+        w, state = step(w, state)
+    expected = jr.kkt_residuals(con, before, before - target, alpha)
+    chex.assert_trees_all_close(state[0].residuals, expected, atol=1e-12)
+    assert max(float(r) for r in state[0].residuals) < 1e-6
+    np.testing.assert_array_equal(state[0].violation, con.violation(before))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, ema=1.0), ValueError, r"`multipliers` needs `ema` in \[0, 1\)"),
+        (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, augmentation=-1.0), ValueError, "`multipliers` needs `augmentat"),
+        (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, start="1"), TypeError, "`multipliers` needs .* as `start`"),
+        (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, log_space=True, start=0.0), ValueError, "`start` > 0 in log"),
+        (lambda: jr.multipliers(jr.Equality(jr.L2Ball(1.0)), 0.1, log_space=True), ValueError, "needs inequalities in"),
+        (lambda: jr.multipliers_for(jr.L2Ball(1.0), 0.1), TypeError, "`multipliers_for` needs a function .* as `fn`"),
+        (lambda: jr.multipliers_for(None, 0.1, alternating=True), ValueError, "without a function needs neither"),
+        (lambda: jr.multipliers_for(None, 0.1).init(jnp.ones(2)), ValueError, "`multipliers_for` needs `start`"),
+        (lambda: jr.jointly(jr.L2Ball(1.0, axis=0)), ValueError, r"`jointly` needs constraints without `axis`"),
+        (lambda: jr.jointly({"*": jr.L1(1.0)}), TypeError, "`jointly` needs constraints"),
+        (lambda: jr.jointly({"x": jr.L2Ball(1.0)})({"w": jnp.ones(2)}), ValueError, "`jointly` needs every pattern to"),
+        (
+            lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, measured=jr.L2Ball(1.0, axis=0)).init(jnp.ones((2, 2))),
+            ValueError,
+            r"`multipliers` needs `measured` with violations of the shapes \[\(\)\], got \[\(2,\)\]",
+        ),
+        (
+            lambda: jr.multipliers_for(lambda x: x, 0.1, equality=True, log_space=True).init(jnp.ones(2)),
+            ValueError,
+            "`multipliers_for` needs inequalities in log space",
+        ),
+    ],
+)
+def test_refusals(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, optax, jaxreg as jr
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+assert jax.device_count() == 8
+mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
+rng = np.random.default_rng(0)
+params = {"w": jnp.asarray(rng.normal(size=(16, 6)), jnp.float32), "v": jnp.asarray(rng.normal(size=8), jnp.float32)}
+cons = {"w": jr.L2Ball(1.0, axis=0), "v": jr.L1Ball(2.0)}
+tx = optax.chain(
+    jr.multipliers(cons, 0.1, augmentation=0.3, certify=True),
+    jr.multipliers_for(jr.jointly(jr.L2Ball(2.0)), 0.1),
+    optax.adam(0.1),
+    jr.cpr({"w": jr.SquaredL2(1.0, axis=0), "v": None}, 0.4),
+    jr.projected(cons),
+)
+
+@jax.jit
+def step(params, state):
+    updates, state = tx.update(jax.tree.map(jnp.sin, params), state, params)
+    return optax.apply_updates(params, updates), state
+
+def run(params):
+    state = tx.init(params)
+    for _ in range(4):
+        params, state = step(params, state)
+    return params, state
+
+plain = run(params)
+for specs in ({"w": P("a", "b"), "v": P(("a", "b"))}, {"w": P(("a",), None), "v": P("b")}):
+    placed = jax.device_put(params, {k: NamedSharding(mesh, s) for k, s in specs.items()})
+    sharded = run(placed)
+    assert len(sharded[0]["w"].sharding.device_set) == 8
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), plain, sharded)
+print("same")
+"""
+
+
+def test_norms_over_sharded_axes_are_right():
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, cwd=root, env=env)
+    assert result.stdout.strip() == "same", result.stderr
