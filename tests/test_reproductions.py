@@ -101,7 +101,7 @@ def test_a4_the_plain_lagrangian_diverges_where_the_augmented_converges(dtype, t
     assert radius(0.0) == pytest.approx(1.0259, abs=1e-4)
     assert radius(3.0) == pytest.approx(0.95, abs=1e-4)
     assert radius(1.04) > 1 > radius(1.06)  # the border is c = 1 + η
-    roll = lambda c: rolled(link(c), lambda x: -x, jnp.asarray(0.5, dtype), 0.05, 400)
+    roll = lambda c: rolled(link(c), lambda x: -x, jnp.asarray(0.5, dtype), 0.05, 600)
     xs, alphas = jax.vmap(roll)(jnp.asarray([0.0, 3.0], dtype))
     assert np.max(np.abs(xs[0, -130:])) > 1000
     np.testing.assert_allclose([xs[1, -1], alphas[1, -1]], 1, atol=max(1e-8, tolerance))
