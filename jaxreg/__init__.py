@@ -36,6 +36,8 @@ from jaxreg.constraints import Sparse as Sparse
 from jaxreg.constraints import SpectralBall as SpectralBall
 from jaxreg.constraints import Sphere as Sphere
 from jaxreg.constraints import SublevelSet as SublevelSet
+from jaxreg.duality import bound_for_strength as bound_for_strength
+from jaxreg.duality import strength_for_bound as strength_for_bound
 from jaxreg.joint import jointly as jointly
 from jaxreg.objective import moreau_envelope as moreau_envelope
 from jaxreg.objective import penalized as penalized

@@ -22,6 +22,7 @@ ALLOWED = {  # room -> rooms it may import
     "conventions": {"penalties", "pytree"},
     "requirements": {"pytree", "penalties", "constraints"},
     "objective": {"arrays", "pytree", "penalties", "requirements"},
+    "duality": {"arrays", "pytree", "penalties", "constraints", "requirements"},
     "joint": {"arrays", "pytree", "select", "constraints", "requirements"},
     "activity": {"pytree", "requirements"},
     "transforms": {"arrays", "pytree", "penalties", "constraints", "requirements", "objective"},

@@ -40,6 +40,7 @@ class Penalty(Noun):
     """
 
     differentiable: ClassVar[bool] = True  # False where the gradient says nothing, as for a count
+    homogeneous: ClassVar[bool] = True  # False where it is not λ times a measure, as for `MCP` and sums
     separable: ClassVar[bool] = False  # True where it is a sum over weights, so that `prox` takes a step per weight
 
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """Penalties made of penalties."""
 
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,8 @@ class Sum(Penalty):
         Yu, On decomposing the proximal map, 2013, theorem 4 and corollary 4;
         Friedman, Hastie, Höfling and Tibshirani, Pathwise coordinate optimization, 2007, proposition 1.
     """
+
+    homogeneous: ClassVar[bool] = False
 
     terms: tuple[Penalty, ...]
 

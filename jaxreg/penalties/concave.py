@@ -81,6 +81,8 @@ class MCP(Separable):
         Zhang, Nearly unbiased variable selection under minimax concave penalty, 2010, eq. 2.1.
     """
 
+    homogeneous: ClassVar[bool] = False
+
     lam: jax.typing.ArrayLike
     gamma: jax.typing.ArrayLike = 3.0
     axis: Axis = static(default=None)
@@ -132,6 +134,8 @@ class SCAD(Separable):
     References:
         Fan and Li, Variable selection via nonconcave penalized likelihood, 2001, eq. 2.7.
     """
+
+    homogeneous: ClassVar[bool] = False
 
     lam: jax.typing.ArrayLike
     gamma: jax.typing.ArrayLike = 3.7

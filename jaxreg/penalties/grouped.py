@@ -1,6 +1,7 @@
 """Penalties on groups of weights; every number may be an array, one for each group."""
 
 import abc
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,8 @@ class GroupMCP(Radial):
     References:
         Huang, Breheny and Ma, A selective review of group selection in high-dimensional models, 2012, section 3.2.
     """
+
+    homogeneous: ClassVar[bool] = False
 
     lam: jax.typing.ArrayLike
     gamma: jax.typing.ArrayLike = 3.0

@@ -4,6 +4,7 @@ Both proxes are one problem on chains, `fuse`: neighbours that cannot afford to 
 """
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,8 @@ class Slope(Penalty):
         Bogdan et al., SLOPE: adaptive variable selection via convex optimization, 2015, section 2;
         Bondell and Reich, Simultaneous regression shrinkage with OSCAR, 2008.
     """
+
+    homogeneous: ClassVar[bool] = False
 
     lams: jax.typing.ArrayLike
     axis: Axis = static(default=None)
