@@ -39,10 +39,11 @@ def projected(cons, *, update_dtype=None, momentum=None) -> optax.GradientTransf
     call `jr.project(cons, params)` after `apply_updates`.
 
     An optimizer's own momentum does not see the projection: while the gradient points out of the set, the buffer grows
-    to 1/(1 − β) gradients though nothing moves, and the weight stays at the boundary until the buffer has turned, long
-    after the gradient has. With `momentum` = β the heavy ball is here, of the moves that were made, and the optimizer
-    has none. Parameters without a constraint get it too; where nothing is projected it is `optax.sgd(lr, β)`, but for
-    a scheduled lr, which here scales only the gradient that is new:
+    to 1/(1 − β) gradients though nothing moves, and when the gradient turns, the weight stays at the boundary until the
+    buffer has turned too (7 steps at β = 0.9). With `momentum` = β the heavy ball is here, of the moves that were made,
+    and the optimizer has none. It matters where gradients change sign, less on the way to one fixed minimum. Parameters
+    without a constraint get it too; where nothing is projected it is `optax.sgd(lr, β)`, but for a scheduled lr, which
+    here scales only the gradient that is new:
 
         optax.chain(optax.sgd(lr), jr.projected(cons, momentum=0.9))            # proj(θ_t + u + β(θ_t − θ_{t−1}))
 
@@ -69,6 +70,11 @@ def projected(cons, *, update_dtype=None, momentum=None) -> optax.GradientTransf
     >>> u, _ = tx.update(jnp.array([3.0, -1.0]), tx.init(w), w)
     >>> optax.apply_updates(w, u).tolist()
     [0.0, 2.0]
+    >>> tx = optax.chain(optax.sgd(1.0), jr.projected(jr.Box(-1.0, 1.0), momentum=0.5))
+    >>> w = jnp.array([0.0, 0.5])
+    >>> u, state = tx.update(jnp.array([-0.5, -2.0]), tx.init(w), w)  # moves by 0.5 and, stopped at 1, by 0.5
+    >>> tx.update(jnp.array([0.0, 0.5]), state, w + u)[0].tolist()
+    [0.25, -0.25]
 
     References:
         Goodfellow, Bengio and Courville, Deep Learning, 2016, section 7.2;

@@ -19,7 +19,8 @@ def regularize(
     is what it builds, bit for bit, without the links that are None.
 
     Args:
-        optimizer: an optax optimizer that already contains the learning rate.
+        optimizer: an optax optimizer that already contains the learning rate; for a prox in Adam's metric
+            `proximal_adam(learning_rate, pens)`, in the place of `proximal`.
         learning_rate: that learning rate, for `decay` and `proximal`: a number or a schedule.
         gradient: penalties for `add_penalty_gradient`.
         decay: penalties for `decay`, or a ready link such as `decay(pens, learning_rate, cautious=True)`.
