@@ -1,4 +1,4 @@
-"""Pictures of sweeps: plain arrays and labelled results in, matplotlib axes out. The only importer of matplotlib."""
+"""Pictures of sweeps and runs: plain arrays and labelled results in, matplotlib axes out; alone imports matplotlib."""
 
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,64 @@ def heatmap(
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     return ax
+
+
+def multipliers(alpha, violation, steps=None, labels=None, axes=None) -> "tuple[matplotlib.axes.Axes, ...]":
+    r"""α_g and Ω_g − k over time, one above the other: multipliers rise where the violation is above its line at 0.
+
+    Up to seven groups are lines with names; of more, the median, the middle half and the range are drawn.
+
+    Args:
+        alpha: multipliers, an array (steps,) or (steps, groups...), as a scan stacks the state's `alpha`.
+        violation: violations of the same shape, as a scan stacks the state's `violation`.
+        steps: the steps at which they were kept, (steps,); None counts from 0.
+        labels: the names of the groups, in the order of the arrays; None is their indices.
+        axes: two axes to draw on; None makes new ones.
+
+    Returns:
+        The two axes.
+
+    Raises:
+        ValueError: if the shapes differ, or `steps` or `labels` do not fit them.
+    """
+    alpha, violation = np.asarray(alpha, float), np.asarray(violation, float)
+    if alpha.shape != violation.shape or alpha.ndim == 0:
+        raise ValueError(
+            f"`multipliers` needs `alpha` and `violation` of one shape (steps, groups...), got {alpha.shape} and "
+            f"{violation.shape}."
+        )
+    groups = alpha.shape[1:]
+    names = [str(i[0] if len(i) == 1 else i) for i in np.ndindex(groups)] if labels is None else list(labels)
+    steps = np.arange(len(alpha)) if steps is None else np.asarray(steps)
+    if len(names) != np.prod(groups, dtype=int) or steps.shape != alpha.shape[:1]:
+        raise ValueError(
+            f"`multipliers` needs {len(alpha)} `steps` and {np.prod(groups, dtype=int)} `labels`, got {steps.size} and "
+            f"{len(names)}."
+        )
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots(2, sharex=True, layout="constrained")[1]
+    for ax, values, label in zip(axes, (alpha, violation), ("multiplier α", "violation Ω − k"), strict=True):
+        _traces(ax, steps, values.reshape(len(values), -1), names)
+        ax.set_ylabel(label)
+    axes[1].axhline(0, color="0.5", linewidth=1, zorder=0)
+    axes[1].set_xlabel("step")
+    if groups:
+        axes[0].legend(frameon=False, fontsize="small", title=None if len(names) > len(COLOURS) else "group")
+    return tuple(axes)
+
+
+def _traces(ax, steps, values, names) -> None:
+    """A line for each column, or the distribution of many."""
+    if len(names) <= len(COLOURS):
+        for i, name in enumerate(names):
+            ax.plot(steps, values[:, i], color=COLOURS[i], linewidth=1.2, label=name)
+        return
+    low, first, middle, third, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1], axis=1)
+    ax.fill_between(steps, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label=f"all {len(names)} groups")
+    ax.fill_between(steps, first, third, color=COLOURS[0], alpha=0.35, linewidth=0, label="middle half")
+    ax.plot(steps, middle, color=COLOURS[0], linewidth=1.2, label="median")
 
 
 def strength_axis(ax, values) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import data, lambda_sweep
+from experiments import data, lambda_sweep, trade_off
 
 
 @pytest.mark.filterwarnings("default")  # of matplotlib's and scikit-learn's own imports
@@ -53,6 +53,19 @@ def test_main_job(arguments, tmp_path, capsys):
             assert (strongest["exact_zeros"] == 0).all()
         if arguments == ["--constraint", "max_norm"]:
             assert (strongest["largest_unit_norm"] <= float(strongest["radius"]) * (1 + 1e-6)).all()
+
+
+@pytest.mark.filterwarnings("default")
+def test_trade_off(tmp_path, capsys):
+    trade_off.main(["--bounds", "6", "--steps", "1000", "--out", str(tmp_path)])
+    assert "α projected" in capsys.readouterr().out
+    assert (tmp_path / "trade_off.png").stat().st_size > 10_000
+    with xr.open_dataset(tmp_path / "trade_off.nc") as runs:
+        tight = runs.isel(k=slice(0, 4))  # the others take longer
+        np.testing.assert_allclose(tight["alpha_projected"], tight["alpha"][:, -1], rtol=2e-3)
+        np.testing.assert_allclose(tight["k_penalized"], tight["k"], rtol=2e-3)
+        assert (np.diff(runs["alpha"][:, -1]) < 0).all()
+        assert (np.diff(runs["loss"]) < 0).all()
 
 
 @pytest.mark.slow

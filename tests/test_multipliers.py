@@ -373,6 +373,26 @@ def test_refusals(make, error, message):
         make()
 
 
+@pytest.mark.filterwarnings("default")  # of matplotlib's own imports
+@pytest.mark.parametrize(("groups", "lines"), [((), 1), ((3,), 3), ((2, 20), 1)])
+def test_a_plot_of_multipliers(groups, lines):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    alpha = np.abs(np.random.default_rng(0).normal(size=(30, *groups)))
+    up, down = jr.plotting.multipliers(alpha, alpha - 1, steps=10 * np.arange(30))
+    assert len(up.lines) == lines
+    assert len(down.lines) == lines + 1  # zero
+    assert up.lines[0].get_xdata()[-1] == 290
+    if not groups:
+        np.testing.assert_array_equal(up.lines[0].get_ydata(), alpha)
+        np.testing.assert_array_equal(down.lines[0].get_ydata(), alpha - 1)
+    with pytest.raises(ValueError, match="needs `alpha` and `violation` of one shape"):
+        jr.plotting.multipliers(alpha, alpha[1:])
+    with pytest.raises(ValueError, match="`multipliers` needs 30 `steps`"):
+        jr.plotting.multipliers(alpha, alpha, labels=["a"] * 50)
+
+
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np, optax, jaxreg as jr
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
