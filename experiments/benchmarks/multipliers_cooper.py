@@ -10,13 +10,15 @@ What maps to what, checked on the first `AGREE` steps (column `differ`):
     (default)                          SimultaneousOptimizer, Lagrangian
     alternating=True                   AlternatingDualPrimalOptimizer: both violations are those of θ_t
     θ_0 moved by a primal step first,  AlternatingPrimalDualOptimizer: the dual step sees θ_{t+1}; it is ours half a
-      and alternating=True               step later, and evaluates the violations twice
+      and alternating=True               step later, and evaluates the violations twice a step
     augmentation=c                     AugmentedLagrangian, DensePenaltyCoefficient(c); its dual step is v·lr, without c
     proportional=κ, ema=ν              nuPI(Kp=κ/lr, Ki=1, ema_nu=ν), its ξ put at v_0 before the first step
 
-nuPI documents ξ_{−1} = e_0 for its default start, but its code begins with ξ_0 = 0, which adds about κ·v_0 to the
-multiplier once: "as shipped" has no equal here; nor has Cooper's `nuPIInitType.ZEROS`, ξ_{−1} = 0. Ours without equal
-there: `restart`, `log_space`, schedules of all rates, `certify`.
+nuPI documents ξ_{−1} = e_0 for its default start, but its code begins with ξ_0 = 0, which adds up to κ·v_0 to the
+multiplier once: "as shipped" has no equal here; nor has `nuPIInitType.ZEROS`, ξ_{−1} = 0. Not compared: `measured` is
+its `strict_violation`; ours alone have restarts, log space, rates on schedules and certificates; Cooper alone has
+extrapolation, any PyTorch optimizer for the multipliers, updaters that raise c where a violation does not fall, and
+multipliers that are indexed or computed by a model.
 
 References:
     Gallego-Posada et al., Cooper: a library for constrained optimization, 2025.
