@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from sklearn.linear_model import Lasso
-from table import PENALTIES, SHAPES
+from table import PENALTIES, SHAPES, first_of_each_class
 
 import jaxreg as jr
 
@@ -16,7 +16,10 @@ W = {"w": jnp.asarray(RNG.normal(size=(4, 3))), "b": jnp.asarray(RNG.normal(size
 GRADS = [jax.tree.map(lambda p: jnp.asarray(RNG.normal(size=p.shape)), W) for _ in range(4)]
 SHAPE = SHAPES["matrix"]
 SEPARABLE = [row for row in PENALTIES if row.exact and row.noun(SHAPE).separable]
-rows = pytest.mark.parametrize("row", SEPARABLE, ids=str)
+QUICK = first_of_each_class(SEPARABLE)
+rows = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=str(row), marks=[] if row in QUICK else [pytest.mark.slow]) for row in SEPARABLE]
+)
 
 
 def run(tx, params=W, grads=GRADS):
