@@ -10,8 +10,8 @@ Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `LinfBall`, `NuclearBall`, `Spectr
 `by_path` puts them on a tree of parameters; `conventions` translates the strengths of other libraries.
 
 Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
-`decay`, `proximal`, `projected` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies it.
-`proximal_adam`, or any `proxgen`, is a whole optimizer, whose prox is in its own metric.
+`decay`, `proximal`, `projected`, `cpr` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies.
+`proximal_adam`, or any `proxgen`, is a whole optimizer, whose prox is in its own metric; `adamcpr` is Adam with `cpr`.
 
 On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `activity_penalty` on the outputs of
 layers. At scale: `sweep` over a `grid`; `plotting` shows it.
@@ -72,11 +72,16 @@ from jaxreg.select import by_path as by_path
 from jaxreg.sweeps import Grid as Grid
 from jaxreg.sweeps import grid as grid
 from jaxreg.sweeps import sweep as sweep
+from jaxreg.transforms import CPRState as CPRState
 from jaxreg.transforms import KKTResiduals as KKTResiduals
 from jaxreg.transforms import MultipliersState as MultipliersState
 from jaxreg.transforms import ProxgenState as ProxgenState
+from jaxreg.transforms import adamcpr as adamcpr
 from jaxreg.transforms import add_penalty_gradient as add_penalty_gradient
+from jaxreg.transforms import cpr as cpr
 from jaxreg.transforms import decay as decay
+from jaxreg.transforms import inflection_point as inflection_point
+from jaxreg.transforms import initial_norm as initial_norm
 from jaxreg.transforms import kkt_residuals as kkt_residuals
 from jaxreg.transforms import lagrangian as lagrangian
 from jaxreg.transforms import multipliers as multipliers
@@ -86,5 +91,6 @@ from jaxreg.transforms import proxgen as proxgen
 from jaxreg.transforms import proximal as proximal
 from jaxreg.transforms import proximal_adam as proximal_adam
 from jaxreg.transforms import regularize as regularize
+from jaxreg.transforms import warm_start as warm_start
 
 __version__ = "0.1.0"
