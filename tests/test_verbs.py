@@ -30,6 +30,8 @@ VERBS = {
     "add_penalty_gradient": (penalties, jr.add_penalty_gradient),
     "decay": (penalties, lambda pens: jr.decay(pens, 0.1)),
     "proximal": (penalties, lambda pens: jr.proximal(pens, 0.1)),
+    "cpr": (penalties, lambda pens: jr.cpr(pens, 0.2, 0.5)),
+    "cpr inflection": (penalties, lambda pens: jr.cpr(pens, jr.inflection_point(every=1), 0.5)),
     "proximal_adam": (separable, lambda pens: jr.proximal_adam(0.1, pens)),
     "projected": (constraints, lambda cons: jr.projected(cons, update_dtype="param")),
     "projected momentum": (constraints, lambda cons: jr.projected(cons, update_dtype="param", momentum=0.9)),
@@ -38,10 +40,19 @@ VERBS = {
         constraints,
         lambda cons: jr.multipliers(cons, 0.1, augmentation=0.2, proportional=0.3, alternating=True),
     ),
+    "multipliers certified": (
+        constraints,
+        lambda cons: jr.multipliers(cons, 0.1, proportional=0.3, ema=0.5, restart=True, log_space=True, certify=True),
+    ),
+    "multipliers_for": (constraints, lambda cons: jr.multipliers_for(lambda p: jr.violation(cons, p), 0.1)),
 }
-SLOW = {"projected momentum"}  # the contract is the same; `test_exact_steps.py` has its own tests of the state
+# the contract is the same; `test_exact_steps.py` and `test_cpr.py` have their own tests of the state
+SLOW = {"projected momentum", "cpr inflection", "multipliers certified"}
 verbs = pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
 dtypes = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64], ids=str)
+narrow = pytest.mark.parametrize(  # wrappers that compile much; what they could break shows in the narrow dtypes
+    "dtype", [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)], ids=str
+)
 
 
 def make(verb, number=NUMBER):
@@ -116,7 +127,7 @@ def test_jit_is_eager(verb, dtype):
 
 
 @verbs
-@dtypes
+@narrow
 def test_scan_and_cond(verb, dtype):
     tx, params = optax.chain(make(verb)), tree(0, dtype)
 
@@ -137,7 +148,7 @@ def test_scan_and_cond(verb, dtype):
 
 
 @verbs
-@dtypes
+@narrow
 def test_multi_steps_and_apply_if_finite(verb, dtype):
     params = tree(0, dtype)
     for wrapper in (lambda tx: optax.MultiSteps(tx, 2), lambda tx: optax.apply_if_finite(tx, 3)):
@@ -169,6 +180,7 @@ def test_inject_hyperparams_on_the_verbs_themselves():
     for injected, plain in (
         (optax.inject_hyperparams(jr.decay)(pens=penalties(), learning_rate=0.1), jr.decay(penalties(), 0.1)),
         (optax.inject_hyperparams(jr.proximal)(penalties(), 0.1), jr.proximal(penalties(), 0.1)),
+        (optax.inject_hyperparams(jr.cpr)(penalties(), 0.2, 0.5), jr.cpr(penalties(), 0.2, 0.5)),
         (optax.inject_hyperparams(jr.projected)(constraints()), jr.projected(constraints())),
         (optax.inject_hyperparams(jr.multipliers)(constraints(), 0.1), jr.multipliers(constraints(), 0.1)),
     ):
@@ -242,6 +254,9 @@ def test_gradient_in_lam_survives_zero():
 @verbs
 def test_schedule_of_the_nouns(verb):
     nouns, link = VERBS[verb]
+    if verb == "multipliers_for":  # which takes functions, of the count too
+        at = lambda cons, count: cons(count) if callable(cons) else cons
+        link = lambda cons: jr.multipliers_for(lambda p, count: jr.violation(at(cons, count), p), 0.1)
     counts = []
 
     def schedule(count):
@@ -249,8 +264,8 @@ def test_schedule_of_the_nouns(verb):
         return nouns(0.1 * (count + 1))
 
     tx, params = link(schedule), tree(0)
-    assert int(counts[0]) == 0
     state, plain_state = tx.init(params), None
+    assert int(counts[0]) == 0
     for t in range(3):
         updates, state = tx.update(tree(1), state, params)
         plain = link(nouns(0.1 * (t + 1)))
@@ -461,7 +476,7 @@ def test_refused_when_built(build, message, scheduled):
     [
         lambda: jr.decay(penalties(), "0.1"),
         lambda: jr.proximal(penalties(), None),
-        lambda: jr.multipliers(constraints(), 0.1, augmentation=lambda count: 0.1),
+        lambda: jr.multipliers(constraints(), 0.1, augmentation="0.1"),
     ],
 )
 def test_what_is_no_rate(build):
