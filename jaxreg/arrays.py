@@ -1,11 +1,14 @@
 """One array: the dtype of arithmetic, groups along axes, strengths per group or entry, norms safe at zero."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Axis = int | tuple[int, ...] | None
+
+LARGE = 2**16  # entries of an array from where passes over memory count, not operations
 
 
 def floating(x, api: Any) -> jax.Array:
@@ -99,11 +102,50 @@ def norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 def polar(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """x/‖x‖ (0 at 0) and ‖x‖ over `axes`, kept at size 1."""
-    # Scaling by a power of two changes no bit of the result where plain squares are in range.
-    scale = power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)))
-    x = x / scale
-    size = safe_sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
-    return x / jnp.where(size == 0, 1, size), scale * size
+    scale, scaled, size = _norms(x, axes)
+    return x * (1 / scale) / jnp.where(scaled == 0, 1, scaled), size
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _norms(x, axes):
+    """A power of two per group, ‖x/scale‖ and ‖x‖."""
+    scale, squares = _scaled_squares(x, axes)
+    return scale, jnp.sqrt(squares), scale * jnp.sqrt(squares)
+
+
+@_norms.defjvp
+def _(axes, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    scale, scaled, size = _norms(x, axes)
+    along = jnp.sum(x * (1 / scale) * dx, axes, keepdims=True)
+    slope = jnp.where(scaled == 0, 0, along / jnp.where(scaled == 0, 1, scaled))
+    return (scale, scaled, size), (jnp.zeros_like(scale), slope * (1 / scale), slope)
+
+
+@functools.partial(jax.jit, static_argnames="axes")  # eagerly, the loop would compile anew each time
+def _scaled_squares(x, axes):
+    """A power of two per group, and Σ(x/scale)², which neither overflows nor underflows.
+
+    Scaling by a power of two changes no bit of the norm where plain squares are in range.
+    """
+
+    def scaled(x):
+        scale = power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
+        return scale, jnp.sum(jnp.square(x * (1 / scale)), axes, keepdims=True)
+
+    def plain_if_in_range(x):
+        squares, info = jnp.sum(jnp.square(x), axes, keepdims=True), jnp.finfo(x.dtype)
+        in_range = jnp.all((squares > x.size * info.tiny / info.eps) & (squares < jnp.inf))
+        # Unlike `cond`, a loop is not run by `vmap` where no group needs it. Times 1, as XLA takes out of a loop what
+        # does not depend on it.
+        return jax.lax.while_loop(
+            lambda c: ~c[0], lambda c: (~c[0], *scaled(x * c[1])), (in_range, jnp.ones_like(squares), squares)
+        )[1:]
+
+    # XLA on a CPU writes x/scale to memory, which takes longer than all else. A GPU does not, but waits for a loop.
+    if x.size < LARGE:
+        return scaled(x)
+    return jax.lax.platform_dependent(x, cpu=plain_if_in_range, default=scaled)
 
 
 def power_of_two(x):
