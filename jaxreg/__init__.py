@@ -11,10 +11,11 @@ Constraints Ω(θ) ≤ k: `L2Ball`, `L1Ball`, `LinfBall`, `NuclearBall`, `Spectr
 
 Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on gradients, first in an optax chain);
 `decay`, `proximal`, `projected`, `cpr` (on the step, last). `regularize` builds the chain; `kkt_residuals` certifies.
+`multipliers_for` takes functions, of the batch too, or several leaves as one: `jointly`; `lagrangian` is its loss.
 `proximal_adam`, or any `proxgen`, is a whole optimizer, whose prox is in its own metric; `adamcpr` is Adam with `cpr`.
 
-On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `activity_penalty` on the outputs of
-layers. At scale: `sweep` over a `grid`; `plotting` shows it.
+On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `bound_for_strength` and
+`strength_for_bound`, from one side of a problem to the other; `activity_penalty` on the outputs of layers. At scale: `sweep` over a `grid`; `plotting` shows it.
 """
 
 from jaxreg import conventions as conventions
