@@ -15,7 +15,9 @@ Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on grad
 `proximal_adam`, or any `proxgen`, is a whole optimizer, whose prox is in its own metric; `adamcpr` is Adam with `cpr`.
 
 On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `bound_for_strength` and
-`strength_for_bound`, from one side of a problem to the other; `activity_penalty` on the outputs of layers. At scale: `sweep` over a `grid`; `plotting` shows it.
+`strength_for_bound`, from one side of a problem to the other; `activity_penalty` on the outputs of layers.
+
+At scale: `sweep` over a `grid`; `plotting` shows it.
 """
 
 from jaxreg import conventions as conventions
