@@ -107,12 +107,15 @@ def test_verbs_on_every_framework(framework, verb):
         assert sorted(a.shape for a in jax.tree.leaves(state[0].alpha)) == [(2,), (4,)]
 
 
-@pytest.mark.parametrize("verb", ["projected", "multipliers"])
+@pytest.mark.parametrize("verb", ["projected", "multipliers", "cpr"])
 def test_nnx_optimizer(verb):
     model = Nnx(nnx.Rngs(0))
     ball = jr.by_path(nnx.state(model, nnx.Param), {"*/kernel": jr.L2Ball(0.1, axis=0)})
     link = jr.multipliers(ball, 0.5, proportional=0.1) if verb == "multipliers" else None
     tx = jr.regularize(optax.sgd(0.1), 0.1, constraint=ball if verb == "projected" else None, multipliers=link)
+    if verb == "cpr":
+        norms = jr.by_path(nnx.state(model, nnx.Param), {"*/kernel": jr.GroupL2(1.0, axis=0)})
+        tx = optax.chain(optax.sgd(0.1), jr.cpr(norms, 0.1, 0.5))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     @nnx.jit

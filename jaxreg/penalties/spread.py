@@ -34,8 +34,8 @@ class StandardDeviation(Penalty):
     [[1.5, 2.0], [2.5, 2.0]]
 
     References:
-        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024,
-        appendix (R = std), there divided by n − 1.
+        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024, as a
+        measure; in the authors' code it is the sample's, divided by n − 1.
     """
 
     lam: jax.typing.ArrayLike

@@ -86,8 +86,8 @@ class initial_norm(Rule):
     12.5
 
     References:
-        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024,
-        section 4.3 (Kappa-kI₀).
+        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024
+        (Kappa-kI₀).
     """
 
     factor: jax.typing.ArrayLike = 1.0
@@ -109,8 +109,8 @@ class warm_start(Rule):
         ValueError: if `steps` is negative.
 
     References:
-        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024,
-        section 4.3 (Kappa-WS).
+        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024
+        (Kappa-WS).
     """
 
     steps: int = static()
@@ -146,8 +146,8 @@ class inflection_point(Rule):
         ValueError: if `every` < 1, or a literal `ema` is outside [0, 1].
 
     References:
-        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024,
-        section 4.3 (Kappa-IP).
+        Franke et al., Improving deep learning optimization through constrained parameter regularization, 2024
+        (Kappa-IP).
     """
 
     every: int = static(default=200)
