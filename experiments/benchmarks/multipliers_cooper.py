@@ -37,7 +37,7 @@ import optax
 import jaxreg as jr
 from experiments.benchmarks import known_solutions, rounds
 
-ROUNDS, STEPS, AGREE, TOLERANCE = 12, 200, 50, 1e-4
+ROUNDS, STEPS, AGREE, TOLERANCE = 12, 100, 50, 1e-4
 SIZES = {(20, 10, 5): 3, (200, 50, 20): 3, (2000, 500, 200): 1}  # parameters, inequalities, equalities: seeds
 
 # Options of each method, κ and c being the problem's gain; the underscored ones say what Cooper does.
@@ -166,6 +166,7 @@ class Theirs:
 
     def trajectory(self, steps):
         """θ and α after each step."""
+        self.torch.set_num_threads(1)
         kept = []
         for _ in range(steps):
             self.optimizer.roll()
