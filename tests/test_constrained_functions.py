@@ -15,10 +15,15 @@ methods = [name for name in METHODS if name != "PI, as shipped"]
 def solve(problem, method, dtype=jnp.float64, steps=None):
     """θ and α after the last step, and their certificate."""
     ours = Ours(problem, options_of(problem, method), dtype)
-    scan = jax.jit(lambda carry: jax.lax.scan(ours.step, carry, None, steps or problem.steps)[0])
-    x, (state, _) = scan(ours.carry)
-    assert {leaf.dtype for leaf in jax.tree.leaves((x, state.alpha))} == {jnp.dtype(dtype)}
-    return x, state.alpha, ours.residuals(x, state.alpha)
+
+    @jax.jit
+    def run(carry):
+        x, (state, _) = jax.lax.scan(ours.step, carry, None, steps or problem.steps)[0]
+        return x, state.alpha, ours.residuals(x, state.alpha)
+
+    found = run(ours.carry)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
+    return found
 
 
 def check(problem, x, alpha, tolerance):
