@@ -1,10 +1,13 @@
 """The main job, small; and the data it reads."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from experiments import data, lambda_sweep, trade_off
+from experiments.benchmarks import rounds, transformations
 
 
 @pytest.mark.filterwarnings("default")  # of matplotlib's and scikit-learn's own imports
@@ -84,6 +87,16 @@ def test_main_job_refuses_a_verb_that_does_not_fit(arguments, capsys):
     with pytest.raises(SystemExit):
         lambda_sweep.main(arguments)
     assert f"--enforce {arguments[-1]} needs --" in capsys.readouterr().err
+
+
+def test_benchmark_of_transformations(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rounds, "RESULTS", tmp_path)
+    transformations.main(["--size", "16", "--rounds", "2", "--no-networks"])
+    assert "adam → projected per column" in capsys.readouterr().out
+    (rows,) = json.loads((tmp_path / "transformations.json").read_text())["tables"].values()
+    by_chain = {row["chain"]: row for row in rows}
+    assert by_chain["adamw"]["to adamw"] == 1
+    assert by_chain["multipliers per column → adam"]["extra bytes"] < 16 * 16 * 4  # numbers per group, none per weight
 
 
 def test_digits():
