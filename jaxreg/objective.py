@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxreg.arrays import floating
 from jaxreg.penalties import Towards
-from jaxreg.pytree import checked_number, lift, tree_add
+from jaxreg.pytree import checked_number, entries, lift, pairs, tree_add
 from jaxreg.requirements import require_constraints, require_penalties
 
 
@@ -108,7 +108,8 @@ def towards(pens, anchors):
         Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks, 2017, eq. 3.
     """
     require_penalties(pens, "towards")
-    return lift(Towards, pens, anchors, otherwise=lambda anchor: None)
+    matched, _ = pairs(pens, anchors)
+    return entries([None if pen is None else Towards(pen, anchor) for _, pen, anchor in matched], anchors)
 
 
 def project(cons, params):

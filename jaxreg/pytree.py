@@ -225,6 +225,11 @@ def pairs(nouns, tree):
     return result, structure
 
 
+def entries(nouns: list, tree):
+    """`nouns` in the place of the leaves of `tree`: a Variable of flax nnx gives way to its noun, or to None."""
+    return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_variable), nouns)
+
+
 def lift(fn: Callable, nouns, tree, *rest, otherwise: Callable = lambda leaf, *others: leaf):
     """Map `fn(noun, leaf, *others)` over `tree`, and `otherwise(leaf, *others)` where the noun is None.
 

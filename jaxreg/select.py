@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import jax
 import numpy as np
 
-from jaxreg.pytree import Noun, _list, flatten, is_variable
+from jaxreg.pytree import Noun, _list, entries, flatten
 
 
 def by_path(params, rules: Mapping[str, Noun | None]):
@@ -43,8 +43,7 @@ def by_path(params, rules: Mapping[str, Noun | None]):
     leaves, _ = flatten(params)
     _warn_if_tied(leaves)
     chosen = [rules.get(pattern) for pattern in choose(leaves, rules, "by_path")]
-    # A Variable of flax nnx is one parameter: its place is taken by the noun itself.
-    return jax.tree.unflatten(jax.tree.structure(params, is_leaf=is_variable), chosen)
+    return entries(chosen, params)
 
 
 def choose(leaves, rules: Mapping[str, Noun | None], api: str) -> list[str | None]:

@@ -266,6 +266,8 @@ def test_nnx_variables_hold_nouns():
     count = sum(p.size for p in jax.tree.leaves(state))
     pens = jr.towards(jr.SquaredL2(1.0), state)
     np.testing.assert_allclose(jr.value(pens, moved), 2.0 * count)
+    some = jr.towards(jr.by_path(state, {"bias": jr.SquaredL2(1.0)}), state)
+    np.testing.assert_allclose(jr.value(some, moved), 2.0 * state["bias"].size)
     np.testing.assert_allclose(
         jr.value(jax.tree.map(lambda _: jr.ElasticNet(0.1, 1.0), state), state), jr.value(jr.L1(0.1), state)
     )

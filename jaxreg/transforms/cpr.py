@@ -9,7 +9,7 @@ import optax
 
 from jaxreg.arrays import group_axes, times
 from jaxreg.penalties import Penalty, SquaredL2, Sum, Towards
-from jaxreg.pytree import Noun, is_noun, is_variable, lift, noun, nouns_of, pairs, title
+from jaxreg.pytree import Noun, entries, is_noun, lift, noun, nouns_of, pairs, title
 from jaxreg.requirements import require_penalties
 from jaxreg.transforms.base import at, check_rate, need_params
 from jaxreg.transforms.bounds import Bound, Rule, Trend, as_rule, inflection_point
@@ -224,8 +224,7 @@ def _bounded(pens, bound, params):
         None if pen is None or b is None else _Bounded(pen, as_rule(b))
         for (_, pen, _), (_, b, _) in zip(matched, bounds, strict=True)
     ]
-    # A Variable of flax nnx is one parameter: with None inside, it would be none.
-    return jax.tree.unflatten(jax.tree.structure(params, is_leaf=is_variable), both)
+    return entries(both, params)
 
 
 def _state(count, leaves, tracked: bool) -> CPRState:
