@@ -38,7 +38,8 @@ def check_fields(noun: Noun) -> None:
         if field.name == "axis":
             object.__setattr__(noun, "axis", _checked_axis(name, value))
         elif not (field.metadata.get("static") or isinstance(value, Noun)):
-            object.__setattr__(noun, field.name, checked_number(name, field.name, value))
+            number = checked_number(name, field.name, value, hint=f"map `{name}` over it: `jax.tree.map`.")
+            object.__setattr__(noun, field.name, number)
 
 
 def as_number(api: str, name: str, number, hint: str = ""):
@@ -52,9 +53,9 @@ def as_number(api: str, name: str, number, hint: str = ""):
     return number
 
 
-def checked_number(api: str, name: str, number, positive: bool = False):
+def checked_number(api: str, name: str, number, positive: bool = False, hint: str = ""):
     """`as_number`; a literal one below zero or NaN, or at zero with `positive`, is refused."""
-    number = as_number(api, name, number, hint="map the penalty over it: `jax.tree.map`.")
+    number = as_number(api, name, number, hint)
     if isinstance(number, (int, float, np.ndarray, np.generic)):
         array = np.asarray(number)
         if not np.all(array > 0 if positive else array >= 0):

@@ -37,6 +37,13 @@ class Ascent:
                 raise ValueError(f"`{verb}` needs `start` > 0 in log space, got {number}.")
         return self
 
+    def check_kind(self, verb: str, equality: bool, start=None) -> None:
+        """Refuse what does not fit the multiplier of an equality, or of an inequality."""
+        if equality and self.log_space:
+            raise ValueError(f"`{verb}` needs inequalities in log space: the multiplier of an equality has any sign.")
+        if not equality and isinstance(start, (int, float)) and not start >= 0:
+            raise ValueError(f"`{verb}` needs `start` >= 0 for inequalities, got {start}.")
+
     def at(self, count) -> "Ascent":
         """The same with its schedules at `count`."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -51,7 +58,13 @@ class Ascent:
         """α_0 for violations `v`: `start`, by default 0, or 1 in log space."""
         if start is None:
             start = 1.0 if self.log_space else 0.0
-        return jnp.zeros_like(v) + jnp.asarray(start, v.dtype)
+        try:
+            return jnp.array(jnp.broadcast_to(jnp.asarray(start, v.dtype), v.shape))
+        except ValueError:
+            raise ValueError(
+                "multipliers need a `start` that broadcasts to their violations, of shape "
+                f"{v.shape}; got shape {jnp.shape(start)}."
+            ) from None
 
     def smooth(self, last, v, count) -> tuple[jax.Array, jax.Array]:
         """ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t and ξ_t − ξ_{t−1}, from ξ_{−1} = v_0."""

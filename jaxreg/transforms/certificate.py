@@ -22,7 +22,7 @@ class KKTResiduals(NamedTuple):
     Attributes:
         stationarity: max |∇J + Σ α∇v|.
         feasibility: max (v)₊, max |v| for equalities.
-        complementarity: max |αv|.
+        complementarity: max |αv|, and max (−α)₊ for inequalities: their multipliers have to be ≥ 0.
     """
 
     stationarity: jax.Array
@@ -78,11 +78,17 @@ def _of_function(fn, params, grads, alpha, equality) -> KKTResiduals:
 def residuals(stationary, each: Callable, alpha, v) -> KKTResiduals:
     """The three numbers from ∇J + Σ α∇v, α and v; `each` maps fn(equality, *arrays) over trees of constraints."""
     gap = each(lambda equality, v: jnp.abs(v) if equality else jnp.maximum(v, 0), v)
-    slack = each(lambda equality, a, v: jnp.abs(times(jnp.asarray(a, v.dtype), v)), alpha, v)
-    return KKTResiduals(_largest(stationary), _largest(gap), _largest(slack))
+
+    def slack(equality, alpha, v):
+        alpha = jnp.asarray(alpha, v.dtype)
+        slack = jnp.abs(times(alpha, v))
+        return slack if equality else jnp.maximum(slack, -alpha)
+
+    return KKTResiduals(_largest(stationary), _largest(gap), _largest(each(slack, alpha, v)))
 
 
 def _largest(tree) -> jax.Array:
-    sizes = [largest(jnp.abs(x)) for x in jax.tree.leaves(tree)]
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    sizes = [largest(jnp.abs(x)) for x in leaves]
     dtype = widest(s.dtype for s in sizes)
     return functools.reduce(jnp.maximum, [s.astype(dtype) for s in sizes], jnp.zeros((), dtype))

@@ -44,7 +44,7 @@ def pull_back(fn: Callable, params):
     def of_wide(wide):
         wide = iter(wide)
         merged = [next(wide) if dtype else leaf for leaf, dtype in zip(leaves, dtypes, strict=True)]
-        return jax.tree.map(_violation, fn(jax.tree.unflatten(structure, merged)))
+        return jax.tree.map(floating_violation, fn(jax.tree.unflatten(structure, merged)))
 
     v, vjp = jax.vjp(of_wide, wide)
 
@@ -61,7 +61,8 @@ def pull_back(fn: Callable, params):
     return v, pull
 
 
-def _violation(v) -> jax.Array:
+def floating_violation(v) -> jax.Array:
+    """A violation in float32 at least; counts are numbers too."""
     v = jnp.asarray(v)
     return v.astype(widest([v.dtype])) if jnp.issubdtype(v.dtype, jnp.floating) else v.astype(jnp.float32)
 
@@ -70,4 +71,14 @@ def equalities(fn, equality, v):
     """Whether each violation has to be 0, in the structure of `v`: `equality`, or what `fn` says of itself."""
     if equality is None:
         equality = getattr(fn, "equality", False)
-    return jax.tree.broadcast(equality, v)
+    try:
+        kinds = jax.tree.broadcast(equality, v)
+    except ValueError:
+        kinds = equality
+    same = jax.tree.structure(kinds) == jax.tree.structure(v)
+    if not same or not all(isinstance(kind, bool) for kind in jax.tree.leaves(kinds)):
+        raise ValueError(
+            "constraints by functions need as `equality` a bool, or a tree of bools that is a prefix of the violations "
+            f"{jax.tree.structure(v)}, got {equality!r}."
+        )
+    return kinds

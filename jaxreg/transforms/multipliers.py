@@ -78,18 +78,20 @@ def multipliers(
         restart: put the multiplier of an inequality back to its start where v_t < 0, so that it need not unwind.
         log_space: α_{t+1} = α_t·exp(η·v_t + κ·(ξ_t − ξ_{t−1})), for inequalities: multipliers of any magnitude move at
             the same relative speed, and stay positive.
-        start: α_0, a number or an array that broadcasts against the violations; None is 0, or 1 in log space.
+        start: α_0, a number or an array that broadcasts against the violations, ≥ 0 for inequalities; None is 0, or 1
+            in log space.
         measured: constraints (as `cons`) whose violations move α in the place of those of `cons`, which then only give
             the direction ∇v and the augmentation: α bounds `Sparse(k)` by the gradient of an `L1Ball`, say. The extra
             argument `violation=` of `update`, a tree like `alpha`, does the same with numbers measured elsewhere.
-        certify: keep the `KKTResiduals` in the state.
+        certify: keep the `KKTResiduals` in the state: those of the gradients that leave this link, so that it has to
+            be the last of several.
 
     Returns:
         A gradient transformation; its state is a `MultipliersState`, α of the shape of `violation`.
 
     Raises:
         TypeError: if `cons` holds anything but constraints with a gradient.
-        ValueError: if a literal rate or gain is negative or NaN, `ema` ≥ 1, `start` is not positive in log space or an
+        ValueError: if a literal rate, gain or `start` is negative or NaN, `ema` ≥ 1, `start` is 0 in log space or an
             `Equality` meets `log_space`; at `init`, if `measured` and `cons` have violations of different shapes.
 
     >>> import jaxreg as jr
@@ -111,8 +113,8 @@ def multipliers(
     require_constraints(at(cons, zero), "multipliers", differentiable=True)
     if measured is not None:
         require_constraints(at(measured, zero), "multipliers")
-    if log_space and any(isinstance(con, Equality) for con in nouns_of(at(cons, zero))):
-        raise ValueError("`multipliers` needs inequalities in log space: the multiplier of an `Equality` has any sign.")
+    for con in nouns_of(at(cons, zero)):
+        ascent.check_kind("multipliers", isinstance(con, Equality), start)
 
     def begin(params):
         current = at(cons, zero)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg.pytree import checked_number, tree_add
 from jaxreg.transforms.ascent import Ascent
-from jaxreg.transforms.functions import equalities, named, pull_back
+from jaxreg.transforms.functions import equalities, floating_violation, named, pull_back
 from jaxreg.transforms.multipliers import check_shapes, primal_dual
 
 
@@ -108,8 +109,9 @@ def multipliers_for(
             if measured is not None:
                 check_shapes(verb, v, judge(params, zero), "`measured` with violations")
             v = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), v)
-        if log_space and any(jax.tree.leaves(equalities(fn, equality, v))):
-            raise ValueError(f"`{verb}` needs inequalities in log space: the multiplier of an equality has any sign.")
+        kinds = equalities(fn, equality, v)
+        given = start if jax.tree.structure(start) == jax.tree.structure(v) else jax.tree.map(lambda _: start, v)
+        jax.tree.map(lambda kind, start: ascent.check_kind(verb, kind, start), kinds, given)
         return v
 
     def problem(params, count, extra_args):
@@ -117,10 +119,16 @@ def multipliers_for(
         if fn is None:
             if extra_args.get("violation") is None:
                 raise TypeError(f"`{verb}` without a function needs `update(grads, state, params, violation=...)`.")
-            v, push = extra_args["violation"], lambda updates, weights: updates
+            v, push = jax.tree.map(floating_violation, extra_args["violation"]), lambda updates, weights: updates
         else:
             v, push = pull_back(lambda p: violations(p, available), params)
         seen = v if measured is None else judge(params, available)
+        for other in (seen, extra_args.get("violation")):
+            if other is not None and jax.tree.structure(other) != jax.tree.structure(v):
+                raise ValueError(
+                    f"`{verb}` needs violations like those of its function, {jax.tree.structure(v)}, got "
+                    f"{jax.tree.structure(other)}."
+                )
         kinds = equalities(fn, equality, v)
         return v, seen, lambda fn, *trees: jax.tree.map(fn, kinds, *trees), push
 
@@ -144,7 +152,12 @@ def lagrangian(fn: Callable, *, equality=None, augmentation=0.0) -> Callable:
         augmentation: c ≥ 0, a number.
 
     Returns:
-        A function (params, alpha, *args, **kwargs) -> (the Lagrangian, v), for `jax.grad(..., has_aux=True)`.
+        A function (params, alpha, *args, **kwargs) -> (the Lagrangian, v), for `jax.grad(..., has_aux=True)`,
+        in float32 at least.
+
+    Raises:
+        ValueError: if a literal `augmentation` is negative or NaN; when called, if `alpha` is no tree like v.
+        TypeError: when called, if `fn` returns no pair of a scalar and violations.
 
     >>> objective = lagrangian(lambda w: (jnp.sum(w**2), jnp.sum(w) - 1.0))
     >>> grads, v = jax.grad(objective, has_aux=True)(jnp.array([1.0, 2.0]), jnp.array(3.0))
@@ -156,11 +169,21 @@ def lagrangian(fn: Callable, *, equality=None, augmentation=0.0) -> Callable:
         multiplier methods, 1982, section 3.1.
     """
 
+    augmentation = checked_number("lagrangian", "augmentation", augmentation)
+
     def objective(params, alpha, *args, **kwargs):
-        loss, v = fn(params, *args, **kwargs)
+        pair = fn(params, *args, **kwargs)
+        if not isinstance(pair, tuple) or len(pair) != 2 or jnp.shape(pair[0]) != ():
+            raise TypeError(f"`lagrangian` needs a function that returns (scalar loss, violations), got {pair!r}.")
+        loss, v = pair
+        if jax.tree.structure(alpha) != jax.tree.structure(v):
+            raise ValueError(
+                f"`lagrangian` needs multipliers like the violations, {jax.tree.structure(v)}, got "
+                f"{jax.tree.structure(alpha)}."
+            )
 
         def term(equality, alpha, v):
-            v = jnp.asarray(v)
+            v = floating_violation(v)
             alpha, c = jnp.asarray(alpha, v.dtype), jnp.asarray(augmentation, v.dtype)
             inside = alpha * v + c * jnp.square(v) / 2
             if equality:
@@ -171,6 +194,6 @@ def lagrangian(fn: Callable, *, equality=None, augmentation=0.0) -> Callable:
             return jnp.sum(jnp.where(active, inside, rest))
 
         terms = jax.tree.map(term, equalities(fn, equality, v), alpha, v)
-        return sum(jax.tree.leaves(terms), loss), v
+        return tree_add([jnp.asarray(loss), *jax.tree.leaves(terms)]), v
 
     return objective
