@@ -65,7 +65,9 @@ def train(k, data, config) -> dict:
     # ½‖W‖²/k ≤ 1 is the same set, and its multiplier αk of one size for all k: one dual rate does.
     relative = {"kernel": jr.SublevelSet(jr.SquaredL2(1 / k), 1.0), "bias": None}
     con = {"kernel": jr.SublevelSet(jr.SquaredL2(1.0), k), "bias": None}
-    constrained, trace = descend(jr.multipliers(relative, config.dual_rate, augmentation=config.augmentation))
+    constrained, trace = descend(
+        jr.multipliers(relative, config.dual_rate, augmentation=config.augmentation, certify=True)
+    )
     alpha = trace.alpha["kernel"] / k
     projected, _ = descend(jr.projected(con), last=True)
     pens = {"kernel": jr.SquaredL2(alpha[-1]), "bias": None}

@@ -87,7 +87,7 @@ def multipliers(alpha, violation, steps=None, labels=None, axes=None) -> "tuple[
 
     Args:
         alpha: multipliers, an array (steps,) or (steps, groups...), as a scan stacks the state's `alpha`.
-        violation: violations of the same shape, as a scan stacks the state's `violation`.
+        violation: violations of the same shape, as a scan stacks the state's `violation` (with `certify`).
         steps: the steps at which they were kept, (steps,); None counts from 0.
         labels: the names of the groups, in the order of the arrays; None is their indices.
         axes: two axes to draw on; None makes new ones.

@@ -66,13 +66,13 @@ class Ascent:
                 f"{v.shape}; got shape {jnp.shape(start)}."
             ) from None
 
-    def smooth(self, last, v, count) -> tuple[jax.Array, jax.Array]:
-        """ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t and ξ_t − ξ_{t−1}, from ξ_{−1} = v_0."""
-        first = count == 0
-        # Two infinite violations (bound = ∞) differ by nothing.
-        lag = jnp.where(first | (v == last), 0, last - v)
-        smoothed = v + times(jnp.asarray(self.ema, v.dtype), lag)
-        return smoothed, jnp.where(first | (smoothed == last), 0, smoothed - last)
+    def smooth(self, last, v, count) -> jax.Array:
+        """ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t, from ξ_{−1} = v_0."""
+        return v + times(jnp.asarray(self.ema, v.dtype), -self.change(last, v, count))
+
+    def change(self, last, new, count) -> jax.Array:
+        """ξ_t − ξ_{t−1}; two infinite violations (bound = ∞) differ by nothing."""
+        return jnp.where((count == 0) | (new == last), 0, new - last)
 
     def step(self, equality: bool, alpha, v, start, change=None) -> jax.Array:
         """α_{t+1}."""

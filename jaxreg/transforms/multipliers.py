@@ -24,16 +24,16 @@ class MultipliersState(NamedTuple):
         count: the number of updates made.
         alpha: the multipliers: a tree like the parameters with None where nothing is constrained, or like the
             violations of a function.
-        violation: the violations that the last update measured, of the same structure; zeros before.
-        smoothed: their moving average, kept for `proportional`; None without it.
+        smoothed: the moving average of the violations, kept for `proportional`; None without it.
+        violation: with `certify`, the violations that the last update measured, of the same structure; None without it.
         residuals: with `certify`, the `KKTResiduals` at the parameters of the last update, with the multipliers that
             its gradient was given; None without it.
     """
 
     count: jax.Array
     alpha: Any
-    violation: Any
     smoothed: Any
+    violation: Any
     residuals: KKTResiduals | None
 
 
@@ -83,8 +83,8 @@ def multipliers(
         measured: constraints (as `cons`) whose violations move α in the place of those of `cons`, which then only give
             the direction ∇v and the augmentation: α bounds `Sparse(k)` by the gradient of an `L1Ball`, say. The extra
             argument `violation=` of `update`, a tree like `alpha`, does the same with numbers measured elsewhere.
-        certify: keep the `KKTResiduals` in the state: those of the gradients that leave this link, so that it has to
-            be the last of several.
+        certify: keep the violations and the `KKTResiduals` in the state, to log at every step; those of the gradients
+            that leave this link, so that it has to be the last of several.
 
     Returns:
         A gradient transformation; its state is a `MultipliersState`, α of the shape of `violation`.
@@ -98,8 +98,8 @@ def multipliers(
     >>> tx = jr.multipliers(jr.L2Ball(1.0), 0.5)
     >>> w = jnp.array([3.0, 4.0])
     >>> u, state = tx.update(jnp.zeros(2), tx.init(w), w)
-    >>> state.alpha.item(), state.violation.item()
-    (2.0, 4.0)
+    >>> state.alpha.item()
+    2.0
 
     References:
         Arrow, Hurwicz and Uzawa, 1958; Platt and Barr, Constrained differential optimization, 1988;
@@ -162,15 +162,14 @@ def primal_dual(
     def init(params):
         v = begin(params)
         # A buffer each: states are donated.
-        zeros = [jax.tree.map(jnp.zeros_like, v) for _ in range(2)]
+        zeros = [jax.tree.map(jnp.zeros_like, v) if kept else None for kept in (ascent.damped, certify)]
         dtypes = [jnp.result_type(x) for x in jax.tree.leaves((v, params))]
         dtype = widest(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
         unknown = [jnp.full((), jnp.inf, dtype) for _ in KKTResiduals._fields]
         return MultipliersState(
             jnp.zeros([], jnp.int32),
             starts(v),
-            zeros[0],
-            zeros[1] if ascent.damped else None,
+            *zeros,
             KKTResiduals(*unknown) if certify else None,
         )
 
@@ -180,13 +179,13 @@ def primal_dual(
         v, seen, each, push = problem(params, state.count, extra_args)
         if extra_args.get("violation") is not None:
             seen = extra_args["violation"]
-        check_shapes(verb, state.violation, seen, "violations")
-        seen = each(lambda _, last, seen: jnp.asarray(seen, last.dtype), state.violation, seen)
+        check_shapes(verb, state.alpha, seen, "violations")
+        seen = each(lambda _, alpha, seen: jnp.asarray(seen, alpha.dtype), state.alpha, seen)
 
         smoothed, change = None, []
         if ascent.damped:
-            smoothed = each(lambda _, last, v: now.smooth(last, v, state.count)[0], state.smoothed, seen)
-            change = [each(lambda _, last, v: now.smooth(last, v, state.count)[1], state.smoothed, seen)]
+            smoothed = each(lambda _, last, v: now.smooth(last, v, state.count), state.smoothed, seen)
+            change = [each(lambda _, last, new: now.change(last, new, state.count), state.smoothed, smoothed)]
         alpha = each(now.step, state.alpha, seen, starts(seen), *change)
         weights = each(now.weight, alpha if ascent.alternating else state.alpha, v)
         updates = push(updates, weights)
@@ -197,7 +196,8 @@ def primal_dual(
             certificate = KKTResiduals(
                 *(new.astype(old.dtype) for new, old in zip(certificate, state.residuals, strict=True))
             )
-        return updates, MultipliersState(optax.safe_increment(state.count), alpha, seen, smoothed, certificate)
+        violation = seen if certify else None
+        return updates, MultipliersState(optax.safe_increment(state.count), alpha, smoothed, violation, certificate)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
