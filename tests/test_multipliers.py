@@ -260,7 +260,9 @@ def test_the_batch_comes_by_name_and_count_is_there():
     u, state = tx.update(jnp.zeros(3), tx.init(w), w, batch=batch, unrelated=1)
     v = rate(w, batch, 0)
     assert float(state.alpha) == pytest.approx(max(0.5 * float(v), 0))
-    u, state = jr.multipliers_for(rate, 0.5, start=2.0).update(jnp.zeros(3), state._replace(alpha=2.0), w, batch=batch)
+    u, state = jr.multipliers_for(rate, 0.5, start=2.0).update(
+        jnp.zeros(3), state._replace(alpha=jnp.array(2.0)), w, batch=batch
+    )
     np.testing.assert_allclose(u, 2 * jax.grad(rate)(w, batch, 0.0))
     with pytest.raises(TypeError, match=r"`multipliers_for` needs the arguments \['batch'\]"):
         tx.update(jnp.zeros(3), state, w)
