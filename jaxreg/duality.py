@@ -50,6 +50,7 @@ def strength_for_bound(cons, params, grads):
 
         α_g = [−⟨∇J, ∇v_g⟩/‖∇v_g‖²]₊, 0 where ∇v_g = 0
 
+    Whether a bound is active is not looked at: away from a solution a group well inside its bound has a gradient too.
     At a solution they are the α of `multipliers`, however θ was trained, by `projected` for one. `vmap` it over a path
     to have α*(k) = −dJ*/dk, the price of the bound.
 

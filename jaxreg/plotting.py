@@ -86,10 +86,10 @@ def multipliers(alpha, violation, steps=None, labels=None, axes=None) -> "tuple[
     Up to seven groups are lines with names; of more, the median, the middle half and the range are drawn.
 
     Args:
-        alpha: multipliers, an array (steps,) or (steps, groups...), as a scan stacks the state's `alpha`.
+        alpha: multipliers, an array (steps,) or (steps, groups...), as a scan stacks the state's `alpha`; or a tree.
         violation: violations of the same shape, as a scan stacks the state's `violation` (with `certify`).
         steps: the steps at which they were kept, (steps,); None counts from 0.
-        labels: the names of the groups, in the order of the arrays; None is their indices.
+        labels: the names of the groups, in the order of the arrays; None is their paths and indices.
         axes: two axes to draw on; None makes new ones.
 
     Returns:
@@ -98,32 +98,49 @@ def multipliers(alpha, violation, steps=None, labels=None, axes=None) -> "tuple[
     Raises:
         ValueError: if the shapes differ, or `steps` or `labels` do not fit them.
     """
-    alpha, violation = np.asarray(alpha, float), np.asarray(violation, float)
-    if alpha.shape != violation.shape or alpha.ndim == 0:
+    alpha, names = _columns(alpha)
+    violation, others = _columns(violation)
+    if alpha.shape != violation.shape or names != others:
         raise ValueError(
-            f"`multipliers` needs `alpha` and `violation` of one shape (steps, groups...), got {alpha.shape} and "
-            f"{violation.shape}."
+            "`multipliers` needs `alpha` and `violation` of one shape (steps, groups...), or trees of such; got groups "
+            f"{names} over {len(alpha)} steps and {others} over {len(violation)}."
         )
-    groups = alpha.shape[1:]
-    names = [str(i[0] if len(i) == 1 else i) for i in np.ndindex(groups)] if labels is None else list(labels)
     steps = np.arange(len(alpha)) if steps is None else np.asarray(steps)
-    if len(names) != np.prod(groups, dtype=int) or steps.shape != alpha.shape[:1]:
+    labels = names if labels is None else list(labels)
+    if len(labels) != len(names) or steps.shape != alpha.shape[:1]:
         raise ValueError(
-            f"`multipliers` needs {len(alpha)} `steps` and {np.prod(groups, dtype=int)} `labels`, got {steps.size} and "
-            f"{len(names)}."
+            f"`multipliers` needs {len(alpha)} `steps` and {len(names)} `labels`, got {steps.size} and {len(labels)}."
         )
     if axes is None:
         import matplotlib.pyplot as plt
 
         axes = plt.subplots(2, sharex=True, layout="constrained")[1]
     for ax, values, label in zip(axes, (alpha, violation), ("multiplier α", "violation Ω − k"), strict=True):
-        _traces(ax, steps, values.reshape(len(values), -1), names)
+        _traces(ax, steps, values, labels)
         ax.set_ylabel(label)
     axes[1].axhline(0, color="0.5", linewidth=1, zorder=0)
     axes[1].set_xlabel("step")
-    if groups:
-        axes[0].legend(frameon=False, fontsize="small", title=None if len(names) > len(COLOURS) else "group")
+    if labels != [""]:
+        axes[0].legend(frameon=False, fontsize="small")
     return tuple(axes)
+
+
+def _columns(tree) -> tuple[np.ndarray, list[str]]:
+    """(steps, groups) of all leaves of a tree of arrays, and the name of each group."""
+    import jax
+
+    columns, names = [], []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        values = np.asarray(leaf, float)
+        if values.ndim == 0:
+            raise ValueError("`multipliers` needs arrays over steps, (steps, groups...), got a number.")
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for index in np.ndindex(values.shape[1:]):
+            columns.append(values[(slice(None), *index)])
+            names.append(" ".join([name, ", ".join(map(str, index))]).strip())
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError(f"`multipliers` needs leaves over the same steps, got {[len(column) for column in columns]}.")
+    return np.stack(columns, 1), names
 
 
 def _traces(ax, steps, values, names) -> None:

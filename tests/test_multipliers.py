@@ -46,7 +46,7 @@ METHODS = [
     ({"restart": True}, [0, 0.5, 1.5, 0], [0.5, 1.5, 0, 0]),
     ({"restart": True, "equality": True}, [0, 0.5, 1.5, 1.25], [0.5, 1.5, 1.25, 0.8]),
     ({"start": 0.25}, [0.25, 0.75, 1.75, 1.5], [0.75, 1.75, 1.5, 1.05]),
-    ({"log_space": True}, [1, E(0.5), E(1.5), E(1.25)], [E(0.5), E(1.5), E(1.25), E(0.8)]),
+    ({"log_space": True, "start": 1.0}, [1, E(0.5), E(1.5), E(1.25)], [E(0.5), E(1.5), E(1.25), E(0.8)]),
     (
         {"log_space": True, "start": 2.0, "restart": True, "augmentation": 1.0},
         [3, 2 * E(0.5) + 2, 2 * E(1.5) - 0.5, 1.1],
@@ -137,7 +137,7 @@ options = st.fixed_dictionaries(
 def test_multipliers_are_never_negative_and_vanish_where_slack(options, seed, rate):
     rng = np.random.default_rng(seed)
     con = jr.L2Ball(jnp.asarray(rng.uniform(0.1, 2, 3)), axis=0)
-    tx = jr.multipliers(con, rate, **options)
+    tx = jr.multipliers(con, rate, start=1.0 if options["log_space"] else None, **options)
 
     @jax.jit
     def run(ws):
@@ -189,7 +189,7 @@ def test_a_checkpoint_continues_bit_identically(tmp_path):
 
 
 def test_a_slept_multiplier_in_log_space_wakes_up():
-    tx = jr.multipliers(jr.L2Ball(1.0), 1.0, log_space=True)
+    tx = jr.multipliers(jr.L2Ball(1.0), 1.0, log_space=True, start=0.1)
     w = jnp.zeros(2, jnp.float32)
     step = lambda state, size: (tx.update(w, state, jnp.array([0, 1], jnp.float32) * size)[1], None)
     state, _ = jax.lax.scan(step, tx.init(w), jnp.repeat(jnp.array([0.0, 2.0], jnp.float32), jnp.array([300, 100])))
@@ -266,7 +266,7 @@ def test_the_batch_comes_by_name_and_count_is_there():
     np.testing.assert_allclose(u, 2 * jax.grad(rate)(w, batch, 0.0))
     with pytest.raises(TypeError, match=r"`multipliers_for` needs the arguments \['batch'\]"):
         tx.update(jnp.zeros(3), state, w)
-    with pytest.raises(ValueError, match="`multipliers_for` needs `start`"):
+    with pytest.raises(ValueError, match=r"`multipliers_for` of what `init` does not have, .* needs `start`"):
         jr.multipliers_for(rate, 0.5).init(w)
 
 
@@ -350,10 +350,43 @@ def test_the_certificate_in_the_state_is_kkt_residuals():
         (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, augmentation=-1.0), ValueError, "`multipliers` needs `augmentat"),
         (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, start="1"), TypeError, "`multipliers` needs .* as `start`"),
         (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, log_space=True, start=0.0), ValueError, "`start` > 0 in log"),
-        (lambda: jr.multipliers(jr.Equality(jr.L2Ball(1.0)), 0.1, log_space=True), ValueError, "needs inequalities in"),
+        (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, log_space=True), ValueError, "needs a `start` > 0 in log space"),
+        (lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, start=-1.0), ValueError, "`start` >= 0 for inequalities"),
+        (
+            lambda: jr.multipliers(jr.Equality(jr.L2Ball(1.0)), 0.1, log_space=True, start=1.0),
+            ValueError,
+            "needs inequalities in",
+        ),
+        (
+            lambda: jr.multipliers(jr.L2Ball(1.0), 0.1, start={"a": 1.0}).init({"w": jnp.ones(2)}),
+            ValueError,
+            "multipliers need a `start` for all violations, or a tree like them",
+        ),
+        (
+            lambda: jr.multipliers(jr.L2Ball(1.0, axis=0), 0.1, start=jnp.ones(3)).init(jnp.ones((2, 2))),
+            ValueError,
+            r"`start` that broadcasts to their violations, of shape \(2,\); got shape \(3,\)",
+        ),
+        (
+            lambda: jr.kkt_residuals(jr.L2Ball(1.0), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}, 0.0),
+            ValueError,
+            "`kkt_residuals` needs `alpha`, a tree like the violations",
+        ),
+        (lambda: jr.lagrangian(jnp.sum, augmentation=-1.0), ValueError, "`lagrangian` needs `augmentation` >= 0"),
+        (lambda: jr.lagrangian(jnp.sum)(jnp.ones(2), 1.0), TypeError, r"`lagrangian` needs .* \(scalar loss, viol"),
+        (lambda: jr.lagrangian(lambda x: (x[0], x))(jnp.ones(2), {"a": 1.0}), ValueError, "`lagrangian` needs mult"),
+        (
+            lambda: jr.multipliers_for(lambda x: {"a": x, "b": x}, 0.1, equality={"c": True}).init(jnp.ones(2)),
+            ValueError,
+            "need as `equality` a bool, or a tree of bools",
+        ),
         (lambda: jr.multipliers_for(jr.L2Ball(1.0), 0.1), TypeError, "`multipliers_for` needs a function .* as `fn`"),
         (lambda: jr.multipliers_for(None, 0.1, alternating=True), ValueError, "without a function needs neither"),
-        (lambda: jr.multipliers_for(None, 0.1).init(jnp.ones(2)), ValueError, "`multipliers_for` needs `start`"),
+        (
+            lambda: jr.multipliers_for(None, 0.1).init(jnp.ones(2)),
+            ValueError,
+            "`multipliers_for` without a function needs `start`",
+        ),
         (lambda: jr.jointly(jr.L2Ball(1.0, axis=0)), ValueError, r"`jointly` needs constraints without `axis`"),
         (lambda: jr.jointly({"*": jr.L1(1.0)}), TypeError, "`jointly` needs constraints"),
         (lambda: jr.jointly({"x": jr.L2Ball(1.0)})({"w": jnp.ones(2)}), ValueError, "`jointly` needs every pattern to"),
@@ -363,7 +396,7 @@ def test_the_certificate_in_the_state_is_kkt_residuals():
             r"`multipliers` needs `measured` with violations of the shapes \[\(\)\], got \[\(2,\)\]",
         ),
         (
-            lambda: jr.multipliers_for(lambda x: x, 0.1, equality=True, log_space=True).init(jnp.ones(2)),
+            lambda: jr.multipliers_for(lambda x: x, 0.1, equality=True, log_space=True, start=1.0).init(jnp.ones(2)),
             ValueError,
             "`multipliers_for` needs inequalities in log space",
         ),
@@ -372,6 +405,47 @@ def test_the_certificate_in_the_state_is_kkt_residuals():
 def test_refusals(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: jr.multipliers(jr.jointly({"*/kernel": jr.L2Ball(1.0)}), 0.1),
+        lambda: jr.multipliers(lambda p: jnp.sum(p["w"]) - 1, 0.1),
+        lambda: jr.projected(jr.jointly(jr.L2Ball(1.0))),
+    ],
+)
+def test_a_function_of_the_parameters_is_sent_to_multipliers_for(make):
+    with pytest.raises((TypeError, ValueError, IndexError)) as caught:
+        make()
+    assert any("are for `multipliers_for`" in note for note in caught.value.__notes__)
+
+
+def test_links_know_their_place():
+    ball, sgd = jr.L2Ball(1.0), optax.sgd(0.1)
+    with pytest.raises(TypeError, match="`regularize` needs as `constraint` a link that comes last"):
+        jr.regularize(sgd, 0.1, constraint=jr.multipliers(ball, 0.1))
+    with pytest.raises(TypeError, match="`regularize` needs as `decay` a link that comes last"):
+        jr.regularize(sgd, 0.1, decay=jr.add_penalty_gradient(jr.L1(0.1)))
+    for link in (
+        jr.projected(ball),
+        jr.projected(ball, momentum=0.9),
+        jr.cpr(jr.L1(1.0), 1.0),
+        jr.decay(jr.L1(1.0), 1),
+    ):
+        with pytest.raises(TypeError, match="`regularize` needs as `multipliers` a link that comes first"):
+            jr.regularize(sgd, 0.1, multipliers=link)
+    fn = jr.multipliers_for(ball.violation, 0.1)
+    jr.regularize(sgd, 0.1, multipliers=fn, decay=jr.cpr(jr.SquaredL2(1.0), 1.0), constraint=jr.projected(ball))
+
+
+def test_a_warm_start_from_another_state():
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 2)), "c": jnp.ones(1)}
+    cons = {"a": jr.L2Ball(1.0, axis=0), "b": jr.L2Ball(1.0, axis=0), "c": None}
+    _, state = jr.multipliers(cons, 0.5).update(params, jr.multipliers(cons, 0.5).init(params), params)
+    again = jr.multipliers(cons, 0.5, start=state.alpha).init(params)
+    chex.assert_trees_all_equal(again.alpha, state.alpha)
+    assert float(again.alpha["a"][0]) > 0
 
 
 @pytest.mark.filterwarnings("default")  # of matplotlib's own imports
@@ -390,6 +464,11 @@ def test_a_plot_of_multipliers(groups, lines):
         np.testing.assert_array_equal(down.lines[0].get_ydata(), alpha - 1)
     with pytest.raises(ValueError, match="needs `alpha` and `violation` of one shape"):
         jr.plotting.multipliers(alpha, alpha[1:])
+    tree = {"w": alpha, "b": None, "v": alpha[:, None]}
+    up, _ = jr.plotting.multipliers(tree, tree)
+    assert len(up.lines) == (2 * lines if groups != (2, 20) else 1)
+    if not groups:
+        assert [line.get_label() for line in up.lines] == ["v 0", "w"]
     with pytest.raises(ValueError, match="`multipliers` needs 30 `steps`"):
         jr.plotting.multipliers(alpha, alpha, labels=["a"] * 50)
 

@@ -42,7 +42,9 @@ VERBS = {
     ),
     "multipliers certified": (
         constraints,
-        lambda cons: jr.multipliers(cons, 0.1, proportional=0.3, ema=0.5, restart=True, log_space=True, certify=True),
+        lambda cons: jr.multipliers(
+            cons, 0.1, proportional=0.3, ema=0.5, restart=True, log_space=True, start=0.1, certify=True
+        ),
     ),
     "multipliers_for": (constraints, lambda cons: jr.multipliers_for(lambda p: jr.violation(cons, p), 0.1)),
 }

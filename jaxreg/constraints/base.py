@@ -64,7 +64,9 @@ class Equality(Constraint):
 
     def __post_init__(self):
         if not isinstance(self.constraint, Constraint):
-            raise TypeError(f"`Equality` needs a constraint, got {self.constraint!r}.")
+            raise TypeError(
+                f"`Equality` needs a constraint, got {self.constraint!r}. Bound a penalty first: `SublevelSet`."
+            )
         if not self.constraint.signed:
             raise TypeError(
                 f"`Equality` needs a constraint with an inside; `{title(self.constraint)}` asks for equality itself. "

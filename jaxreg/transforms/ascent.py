@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import times
-from jaxreg.pytree import as_number, is_schedule
+from jaxreg.pytree import as_number, flatten, is_schedule
 from jaxreg.transforms.base import at, check_rate
 
 
@@ -32,6 +32,8 @@ class Ascent:
             check_rate(getattr(self, name), verb, name)
         if isinstance(self.ema, (int, float)) and self.ema >= 1:
             raise ValueError(f"`{verb}` needs `ema` in [0, 1), got {self.ema}.")
+        if self.log_space and start is None:
+            raise ValueError(f"`{verb}` needs a `start` > 0 in log space, near the multipliers to come; got None.")
         for number in jax.tree.leaves(start):
             if isinstance(as_number(verb, "start", number), (int, float)) and self.log_space and not number > 0:
                 raise ValueError(f"`{verb}` needs `start` > 0 in log space, got {number}.")
@@ -41,8 +43,9 @@ class Ascent:
         """Refuse what does not fit the multiplier of an equality, or of an inequality."""
         if equality and self.log_space:
             raise ValueError(f"`{verb}` needs inequalities in log space: the multiplier of an equality has any sign.")
-        if not equality and isinstance(start, (int, float)) and not start >= 0:
-            raise ValueError(f"`{verb}` needs `start` >= 0 for inequalities, got {start}.")
+        for number in [] if equality else jax.tree.leaves(start):
+            if isinstance(number, (int, float)) and not number >= 0:
+                raise ValueError(f"`{verb}` needs `start` >= 0 for inequalities, got {number}.")
 
     def at(self, count) -> "Ascent":
         """The same with its schedules at `count`."""
@@ -54,17 +57,18 @@ class Ascent:
         """Whether there is a proportional gain, for which the last violation has to be kept."""
         return not (isinstance(self.proportional, (int, float)) and self.proportional == 0)
 
-    def begin(self, v, start=None) -> jax.Array:
-        """α_0 for violations `v`: `start`, by default 0, or 1 in log space."""
-        if start is None:
-            start = 1.0 if self.log_space else 0.0
-        try:
-            return jnp.array(jnp.broadcast_to(jnp.asarray(start, v.dtype), v.shape))
-        except ValueError:
+    def begin(self, violations, start=None):
+        """α_0 for a tree of violations: `start` for all, or for each its own, by path; by default 0."""
+        leaves, structure = flatten(violations)
+        own = dict(flatten(start)[0])
+        alone = None if start is None or not jax.tree_util.all_leaves([start]) else start
+        if alone is None and start is not None and own.keys() != dict(leaves).keys():
             raise ValueError(
-                "multipliers need a `start` that broadcasts to their violations, of shape "
-                f"{v.shape}; got shape {jnp.shape(start)}."
-            ) from None
+                "multipliers need a `start` for all violations, or a tree like them: "
+                f"{jax.tree.structure(violations)}; got {jax.tree.structure(start)}."
+            )
+        given = [alone if start is None or alone is not None else own[path] for path, _ in leaves]
+        return jax.tree.unflatten(structure, [_filled(v, a) for (_, v), a in zip(leaves, given, strict=True)])
 
     def smooth(self, last, v, count) -> jax.Array:
         """ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t, from ξ_{−1} = v_0."""
@@ -91,6 +95,18 @@ class Ascent:
     def weight(self, equality: bool, alpha, v) -> jax.Array:
         """[α + c·v]₊, what the gradient of the violation is multiplied by."""
         return dual(equality, alpha + times(jnp.asarray(self.augmentation, v.dtype), v), v)
+
+
+def _filled(v, number) -> jax.Array:
+    """An array like `v` with this number, or 0 for None; a buffer of its own."""
+    number = 0 if number is None else number
+    try:
+        return jnp.array(jnp.broadcast_to(jnp.asarray(number, v.dtype), v.shape))
+    except ValueError:
+        raise ValueError(
+            f"multipliers need a `start` that broadcasts to their violations, of shape {v.shape}; got shape "
+            f"{jnp.shape(number)}."
+        ) from None
 
 
 def dual(equality: bool, alpha, v) -> jax.Array:

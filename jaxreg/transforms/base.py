@@ -10,6 +10,14 @@ import optax
 from jaxreg.pytree import checked_number, is_schedule, lift
 
 
+class OnGradients(optax.GradientTransformationExtraArgs):
+    """A link that works on gradients and comes first."""
+
+
+class OnStep(optax.GradientTransformationExtraArgs):
+    """A link that works on the step and comes last, after the learning rate."""
+
+
 class CountState(NamedTuple):
     """The number of updates made, for schedules."""
 
@@ -19,6 +27,19 @@ class CountState(NamedTuple):
 def at(value, count: jax.Array):
     """A schedule at `count`; anything else as it is."""
     return value(count) if is_schedule(value) else value
+
+
+def at_first(nouns, verb: str, require: Callable) -> None:
+    """Require of `nouns`, or of a schedule at count 0, what the verb can use."""
+    try:
+        require(at(nouns, jnp.zeros([], jnp.int32)))
+    except Exception as error:
+        if is_schedule(nouns):
+            error.add_note(
+                f"jaxreg: `{verb}` calls a function with the number of updates made, to have its penalties or "
+                "constraints. Functions of the parameters, and `jointly`, are for `multipliers_for`."
+            )
+        raise
 
 
 def check_rate(rate, verb: str, name: str = "learning_rate") -> None:
@@ -32,16 +53,20 @@ def check_leaves(method: Callable, nouns, params) -> None:
     lift(lambda entry, p: jax.eval_shape(lambda x: method(entry, x), p), nouns, params)
 
 
-def stateless_link(nouns, require: Callable, method: Callable, link: Callable) -> optax.GradientTransformationExtraArgs:
-    """A transformation from `link(noun, count)(update, param) -> update`, whose only state is a count.
+def stateless_link(
+    verb: str, nouns, require: Callable, method: Callable, link: Callable, place: type = OnStep
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation from `link(noun, update, param, count) -> update`, whose only state is a count.
 
     Args:
+        verb: the name of the verb, for errors.
         nouns: one noun, a prefix tree, or a schedule count -> either.
         require: raises unless its argument is what the verb can use; called at once, schedules at count 0.
         method: `method(noun, leaf)`, run on shapes at `init`.
         link: what happens to one update.
+        place: `OnStep` or `OnGradients`.
     """
-    require(at(nouns, jnp.zeros([], jnp.int32)))
+    at_first(nouns, verb, require)
 
     def init(params):
         count = jnp.zeros([], jnp.int32)
@@ -57,7 +82,7 @@ def stateless_link(nouns, require: Callable, method: Callable, link: Callable) -
         updates = lift(lambda entry, u, p: link(entry, jnp.asarray(u), p, state.count), current, updates, params)
         return updates, CountState(optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return place(init, update)
 
 
 def need_params(params: Any) -> None:

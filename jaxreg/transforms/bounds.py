@@ -75,6 +75,8 @@ class Fixed(Rule):
 class initial_norm(Rule):
     r"""The bound k = factor·R(θ_0) for `cpr`, one per group.
 
+    What starts at 0, as biases do, would be held there: leave it out.
+
     Args:
         factor: ≥ 0, of the measure of the initial parameters.
 

@@ -11,7 +11,7 @@ from jaxreg.arrays import floating, times, widest
 from jaxreg.constraints import Equality
 from jaxreg.objective import violation
 from jaxreg.penalties.base import largest
-from jaxreg.pytree import is_schedule, lift
+from jaxreg.pytree import flatten, is_schedule, lift
 from jaxreg.requirements import require_constraints
 from jaxreg.transforms.functions import equalities, pull_back
 
@@ -44,6 +44,10 @@ def kkt_residuals(cons, params, grads, alpha, *, equality=None) -> KKTResiduals:
     Returns:
         `KKTResiduals(stationarity, feasibility, complementarity)`, three scalars.
 
+    Raises:
+        TypeError: if `cons` holds anything but constraints.
+        ValueError: if `alpha` is not like the violations.
+
     >>> import jaxreg as jr
     >>> w = jnp.array([0.6, 0.8])                                   # the point of the unit ball nearest to (3, 4)
     >>> r = kkt_residuals(jr.L2Ball(1.0), w, w - jnp.array([3.0, 4.0]), jnp.array(4.0))
@@ -57,6 +61,11 @@ def kkt_residuals(cons, params, grads, alpha, *, equality=None) -> KKTResiduals:
         return _of_function(cons, params, grads, alpha, equality)
     require_constraints(cons, "kkt_residuals")
     v = violation(cons, params)
+    if dict(flatten(alpha)[0]).keys() != dict(flatten(v)[0]).keys():
+        raise ValueError(
+            "`kkt_residuals` needs `alpha`, a tree like the violations, with multipliers where there are constraints: "
+            f"{jax.tree.structure(v)}; got {jax.tree.structure(alpha)}."
+        )
 
     def slope(con, g, p, a):
         v, pull = jax.vjp(con.violation, floating(p, con))

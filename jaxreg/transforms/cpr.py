@@ -11,7 +11,7 @@ from jaxreg.arrays import group_axes, times
 from jaxreg.penalties import Penalty, SquaredL2, Sum, Towards
 from jaxreg.pytree import Noun, entries, is_noun, lift, noun, nouns_of, pairs, title
 from jaxreg.requirements import require_penalties
-from jaxreg.transforms.base import at, check_rate, need_params
+from jaxreg.transforms.base import OnStep, at, at_first, check_rate, need_params
 from jaxreg.transforms.bounds import Bound, Rule, Trend, as_rule, inflection_point
 from jaxreg.transforms.proximal import move
 
@@ -85,9 +85,11 @@ def cpr(pens, bound, dual_learning_rate=1.0, *, per_weight: bool = False) -> opt
         regularization, NeurIPS 2024, arXiv 2311.09058, algorithm 1.
     """
     check_rate(dual_learning_rate, "cpr", "dual_learning_rate")
-    first = jnp.zeros([], jnp.int32)
-    require_penalties(at(pens, first), "cpr", proximable=True)
-    jax.tree.map(lambda b: b if b is None else as_rule(b), at(bound, first), is_leaf=is_noun)
+    at_first(pens, "cpr", lambda pens: require_penalties(pens, "cpr", proximable=True))
+    if bound is None:
+        raise TypeError("`cpr` needs a `bound`, or a tree of bounds and None; got None: nothing would be bounded.")
+    first = at(bound, jnp.zeros([], jnp.int32))
+    jax.tree.map(lambda b: b if b is None else as_rule(b), first, is_leaf=is_noun)
 
     def init(params):
         def start(bounded, p):
@@ -127,7 +129,7 @@ def cpr(pens, bound, dual_learning_rate=1.0, *, per_weight: bool = False) -> opt
         updates = lift(lambda bounded, u, leaf: leaf.update, bounded, updates, leaves)
         return updates, _state(optax.safe_increment(count), leaves, tracked=state.trend is not None)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return OnStep(init, update)
 
 
 def adamcpr(

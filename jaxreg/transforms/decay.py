@@ -86,4 +86,7 @@ def decay(
             g = jnp.where(jnp.sign(wide) * jnp.sign(g) > 0, 0, g)
         return (wide - times(rate(count, g.dtype), g)).astype(u.dtype)
 
-    return stateless_link(pens, lambda pens: require_penalties(pens, "decay", differentiable=True), Penalty.value, link)
+    def require(pens):
+        require_penalties(pens, "decay", differentiable=True)
+
+    return stateless_link("decay", pens, require, Penalty.value, link)

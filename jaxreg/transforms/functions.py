@@ -22,7 +22,7 @@ def named(fn: Callable, verb: str) -> tuple[Callable, list[str]]:
         if missing:
             raise TypeError(
                 f"`{verb}` needs the arguments {missing} of its function: give them to "
-                f"`update(grads, state, params, {missing[0]}=...)`; got {sorted(available)}."
+                f"`update(grads, state, params, {missing[0]}=...)`; got {sorted(available.keys() - {'count'})}."
             )
         return fn(params, **{k: v for k, v in available.items() if takes_all or k in names})
 

@@ -6,7 +6,7 @@ import optax
 from jaxreg.arrays import floating
 from jaxreg.penalties import Penalty
 from jaxreg.requirements import require_penalties
-from jaxreg.transforms.base import stateless_link
+from jaxreg.transforms.base import OnGradients, stateless_link
 
 
 def add_penalty_gradient(pens) -> optax.GradientTransformationExtraArgs:
@@ -39,9 +39,12 @@ def add_penalty_gradient(pens) -> optax.GradientTransformationExtraArgs:
     def link(pen, u, p, count):
         return (floating(u, pen) + gradient(pen, p)).astype(u.dtype)
 
-    return stateless_link(
-        pens, lambda pens: require_penalties(pens, "add_penalty_gradient", differentiable=True), Penalty.value, link
-    )
+    verb = "add_penalty_gradient"
+
+    def require(pens):
+        require_penalties(pens, verb, differentiable=True)
+
+    return stateless_link(verb, pens, require, Penalty.value, link, place=OnGradients)
 
 
 def gradient(pen: Penalty, x) -> jax.Array:

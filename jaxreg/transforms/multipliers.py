@@ -13,7 +13,7 @@ from jaxreg.objective import violation
 from jaxreg.pytree import lift, nouns_of
 from jaxreg.requirements import require_constraints
 from jaxreg.transforms.ascent import Ascent
-from jaxreg.transforms.base import at, check_leaves, need_params
+from jaxreg.transforms.base import OnGradients, at, at_first, check_leaves, need_params
 from jaxreg.transforms.certificate import KKTResiduals, residuals
 
 
@@ -62,10 +62,15 @@ def multipliers(
 
         optax.chain(jr.multipliers(jr.L2Ball(3.0, axis=0), 1e-2), optax.adam(lr))
 
-    Plain ascent (c = κ = 0) cycles around non-convex or linear problems; c or κ > 0 damps it. Sets without an inside
-    (`Sphere`, `Simplex`, `Orthonormal`) need c > 0: their violation is a distance, so α never falls. `Equality` of a
-    ball is the smooth way to ask for a norm. For a norm over several leaves, and for functions of the parameters or
-    the batch, see `multipliers_for`; to bound what cannot be differentiated, `measured`.
+    Plain ascent (c = κ = 0) cycles around non-convex or linear problems; c or κ > 0 damps it. To choose: start with
+    c = 1. α needs about α*/(η·v) steps, so too small an η never arrives; if it cycles, raise c until c times the
+    violation you tolerate is about α*; if the loss blows up, lower it (SGD is stable for lr·c·‖∇v‖² < 2). κ is in units
+    of α per violation, and harder to tune; `restart` ends the unwinding, not cycles.
+
+    Sets without an inside (`Sphere`, `Simplex`, `Orthonormal`) need c > 0, and their α certifies nothing: their
+    violation is a distance, so α never falls. `Equality` of a ball is the way to ask for a norm. For a
+    norm over several leaves, and for functions of the parameters or the batch, see `multipliers_for`; to bound what
+    cannot be differentiated, `measured`.
 
     Args:
         cons: a constraint, a prefix tree of constraints and None, or a schedule count -> either.
@@ -73,26 +78,29 @@ def multipliers(
         augmentation: c ≥ 0, the augmented Lagrangian's; a number or a schedule.
         proportional: κ ≥ 0, the gain on the change of the violation (PI control); a number or a schedule.
         ema: ν in [0, 1): the change is that of the moving average ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t, ξ_{−1} = v_0, for
-            violations measured on noisy batches; a number or a schedule.
+            violations measured on noisy batches; a number or a schedule. Without `proportional` it has no effect.
         alternating: compute α_{t+1} first and use it in the gradient, in the place of α_t.
         restart: put the multiplier of an inequality back to its start where v_t < 0, so that it need not unwind.
         log_space: α_{t+1} = α_t·exp(η·v_t + κ·(ξ_t − ξ_{t−1})), for inequalities: multipliers of any magnitude move at
             the same relative speed, and stay positive.
-        start: α_0, a number or an array that broadcasts against the violations, ≥ 0 for inequalities; None is 0, or 1
-            in log space.
+        start: α_0, ≥ 0 for inequalities: one for all, a number or an array that broadcasts against the violations, or a
+            tree like `alpha`, of another state or of `strength_for_bound` for a warm start. None is 0. In log space it
+            has to be given, > 0: better too small than too large, which kills units before α falls.
         measured: constraints (as `cons`) whose violations move α in the place of those of `cons`, which then only give
-            the direction ∇v and the augmentation: α bounds `Sparse(k)` by the gradient of an `L1Ball`, say. The extra
-            argument `violation=` of `update`, a tree like `alpha`, does the same with numbers measured elsewhere.
-        certify: keep the violations and the `KKTResiduals` in the state, to log at every step; those of the gradients
-            that leave this link, so that it has to be the last of several.
+            the direction ∇v and the augmentation. The extra argument `violation=` of `update`, a tree like `alpha`,
+            does the same with numbers measured elsewhere. Gradients make no zeros: what is counted has to be a share
+            below a threshold, as in `multipliers_for`.
+        certify: keep the violations and the `KKTResiduals` in the state, to log at every step. Chain the link after
+            others that work on gradients: stationarity is that of the gradients as they leave it, on batches no smaller
+            than their noise. (Under `nnx.jit`, return `jax.tree.leaves(state.alpha)`, not the Variables.)
 
     Returns:
         A gradient transformation; its state is a `MultipliersState`, α of the shape of `violation`.
 
     Raises:
         TypeError: if `cons` holds anything but constraints with a gradient.
-        ValueError: if a literal rate, gain or `start` is negative or NaN, `ema` ≥ 1, `start` is 0 in log space or an
-            `Equality` meets `log_space`; at `init`, if `measured` and `cons` have violations of different shapes.
+        ValueError: if a literal rate, gain or `start` is negative or NaN, `ema` ≥ 1, in log space without a `start` > 0
+            or with an `Equality`; at `init`, if `measured` and `cons` have violations of different shapes.
 
     >>> import jaxreg as jr
     >>> tx = jr.multipliers(jr.L2Ball(1.0), 0.5)
@@ -110,11 +118,15 @@ def multipliers(
     ascent = Ascent(dual_learning_rate, augmentation, proportional, ema, alternating, restart, log_space)
     ascent.checked("multipliers", start)
     zero = jnp.zeros([], jnp.int32)
-    require_constraints(at(cons, zero), "multipliers", differentiable=True)
+
+    def require(cons):
+        require_constraints(cons, "multipliers", differentiable=True)
+        for con in nouns_of(cons):
+            ascent.check_kind("multipliers", isinstance(con, Equality), start)
+
+    at_first(cons, "multipliers", require)
     if measured is not None:
-        require_constraints(at(measured, zero), "multipliers")
-    for con in nouns_of(at(cons, zero)):
-        ascent.check_kind("multipliers", isinstance(con, Equality), start)
+        at_first(measured, "multipliers", lambda cons: require_constraints(cons, "multipliers"))
 
     def begin(params):
         current = at(cons, zero)
@@ -138,14 +150,11 @@ def multipliers(
 
         return v, seen, each, lambda updates, weights: lift(push, current, updates, params, weights)
 
-    def starts(v):
-        return jax.tree.map(lambda v: ascent.begin(v, start), v)
-
-    return primal_dual("multipliers", ascent, certify, starts, begin, problem)
+    return primal_dual("multipliers", ascent, certify, start, begin, problem)
 
 
 def primal_dual(
-    verb: str, ascent: Ascent, certify: bool, starts: Callable, begin: Callable, problem: Callable
+    verb: str, ascent: Ascent, certify: bool, start, begin: Callable, problem: Callable
 ) -> optax.GradientTransformationExtraArgs:
     """The link that ascends on multipliers.
 
@@ -153,7 +162,7 @@ def primal_dual(
         verb: the name of the verb, for errors.
         ascent: how multipliers move.
         certify: whether the state has residuals.
-        starts: `starts(violations)` -> α_0.
+        start: α_0, one for all or a tree like the violations.
         begin: `begin(params)` -> violations, of which only the shapes count.
         problem: `problem(params, count, extra_args)` -> violations; those that move α; `each(fn, *trees)`, which maps
             fn(equality, *arrays) over trees of constraints; `push(updates, weights)`, which adds Σ weight·∇v.
@@ -168,7 +177,7 @@ def primal_dual(
         unknown = [jnp.full((), jnp.inf, dtype) for _ in KKTResiduals._fields]
         return MultipliersState(
             jnp.zeros([], jnp.int32),
-            starts(v),
+            ascent.begin(v, start),
             *zeros,
             KKTResiduals(*unknown) if certify else None,
         )
@@ -186,7 +195,7 @@ def primal_dual(
         if ascent.damped:
             smoothed = each(lambda _, last, v: now.smooth(last, v, state.count), state.smoothed, seen)
             change = [each(lambda _, last, new: now.change(last, new, state.count), state.smoothed, smoothed)]
-        alpha = each(now.step, state.alpha, seen, starts(seen), *change)
+        alpha = each(now.step, state.alpha, seen, ascent.begin(seen, start), *change)
         weights = each(now.weight, alpha if ascent.alternating else state.alpha, v)
         updates = push(updates, weights)
 
@@ -199,7 +208,7 @@ def primal_dual(
         violation = seen if certify else None
         return updates, MultipliersState(optax.safe_increment(state.count), alpha, smoothed, violation, certificate)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return OnGradients(init, update)
 
 
 def check_shapes(verb: str, v, other, name: str) -> None:

@@ -42,7 +42,7 @@ def multipliers_for(
     loss holds Σ α·v itself, by `lagrangian`, and `update` gets the violations:
 
         objective = jr.lagrangian(loss_and_violation)
-        grads, v = jax.grad(objective, has_aux=True)(params, state.alpha, batch)
+        grads, v = jax.grad(objective, has_aux=True)(params, state[0].alpha, batch)     # the link is first in a chain
         updates, state = tx.update(grads, state, params, violation=v)
 
     Args:
@@ -58,8 +58,8 @@ def multipliers_for(
         start: α_0, a number for all, or a tree of arrays like what `fn` returns. The tree is needed where shapes cannot
             be known at `init`: `fn` has further arguments, or is None.
         measured: `measured(params, ...)` -> violations that move α in the place of those of `fn`, which then only gives
-            the direction ∇v and the augmentation: a count that has no gradient, say. The extra argument `violation=`
-            does the same.
+            the direction ∇v and the augmentation: a rate of errors, or of weights above a threshold. The extra argument
+            `violation=` does the same. (Gradients make no zeros, so a count of non-zero weights never falls.)
         certify: keep the `KKTResiduals` in the state.
 
     Returns:
@@ -85,7 +85,10 @@ def multipliers_for(
     ascent.checked(verb, start)
     for name, function in (("fn", fn), ("measured", measured)):
         if function is not None and not callable(function):
-            raise TypeError(f"`{verb}` needs a function of the parameters as `{name}`, got {function!r}.")
+            raise TypeError(
+                f"`{verb}` needs a function of the parameters as `{name}`, got {function!r}. For constraints on each "
+                "leaf use `multipliers`, on several leaves as one `jointly`."
+            )
     if fn is None and (alternating or ascent.augmentation != 0.0 or measured is not None):
         raise ValueError(
             f"`{verb}` without a function needs neither `alternating` nor `measured`, and its `augmentation` in "
@@ -98,9 +101,9 @@ def multipliers_for(
     def begin(params):
         if needed:
             if start is None:
+                why = "without a function" if fn is None else f"of what `init` does not have, {needed},"
                 raise ValueError(
-                    f"`{verb}` needs `start`, initial multipliers with the shapes of the violations: they depend on "
-                    f"{needed}, which `init` does not have."
+                    f"`{verb}` {why} needs `start`: multipliers with the shapes of the violations, such as 0.0."
                 )
             v = jax.tree.map(lambda a: jnp.zeros_like(jnp.asarray(a), jnp.result_type(float)), start)
         else:
@@ -132,12 +135,7 @@ def multipliers_for(
         kinds = equalities(fn, equality, v)
         return v, seen, lambda fn, *trees: jax.tree.map(fn, kinds, *trees), push
 
-    def starts(v):
-        one = start is None or jax.tree.structure(start) == jax.tree.structure(0)
-        given = jax.tree.map(lambda _: start, v) if one else start
-        return jax.tree.map(ascent.begin, v, given)
-
-    return primal_dual(verb, ascent, certify, starts, begin, problem)
+    return primal_dual(verb, ascent, certify, start, begin, problem)
 
 
 def lagrangian(fn: Callable, *, equality=None, augmentation=0.0) -> Callable:

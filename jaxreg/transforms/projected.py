@@ -9,7 +9,7 @@ import optax
 from jaxreg.arrays import times, widest
 from jaxreg.pytree import is_schedule, lift
 from jaxreg.requirements import require_constraints
-from jaxreg.transforms.base import at, check_leaves, check_rate, need_params, stateless_link
+from jaxreg.transforms.base import OnStep, at, at_first, check_leaves, check_rate, need_params, stateless_link
 from jaxreg.transforms.proximal import move
 
 
@@ -37,6 +37,9 @@ def projected(cons, *, update_dtype=None, momentum=None) -> optax.GradientTransf
     leaves narrower than float32 is float32 (`optax.apply_updates` casts the sum back; Equinox's does not), and lands
     within one rounding at the magnitude of the larger of old and new weight. For the projection correctly rounded,
     call `jr.project(cons, params)` after `apply_updates`.
+
+    After Adam, whose step is scaled weight by weight, the projection is still the Euclidean one: the weights are in the
+    set, but settle elsewhere than at the constrained minimum, which SGD before it, or `multipliers`, finds.
 
     An optimizer's own momentum does not see the projection: while the gradient points out of the set, the buffer grows
     to 1/(1 − β) gradients though nothing moves, and when the gradient turns, the weight stays at the boundary until the
@@ -92,6 +95,7 @@ def projected(cons, *, update_dtype=None, momentum=None) -> optax.GradientTransf
 
     if momentum is None:
         return stateless_link(
+            "projected",
             cons,
             require,
             lambda con, p: con.project(p),
@@ -99,7 +103,7 @@ def projected(cons, *, update_dtype=None, momentum=None) -> optax.GradientTransf
         )
 
     check_rate(momentum, "projected", "momentum")
-    require(at(cons, jnp.zeros([], jnp.int32)))
+    at_first(cons, "projected", require)
 
     def init(params):
         count = jnp.zeros([], jnp.int32)
@@ -121,7 +125,7 @@ def projected(cons, *, update_dtype=None, momentum=None) -> optax.GradientTransf
         updates = _everywhere(lambda u, v, p: cast(v, p), updates, velocity, params)
         return updates, MomentumState(optax.safe_increment(state.count), velocity)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return OnStep(init, update)
 
 
 def _everywhere(fn, tree, *rest):

@@ -48,6 +48,7 @@ def proximal(pens, learning_rate) -> optax.GradientTransformationExtraArgs:
 def prox_link(pens, rate, verb) -> optax.GradientTransformationExtraArgs:
     """The link p + u → prox of the step `rate(count)`."""
     return stateless_link(
+        verb,
         pens,
         lambda pens: require_penalties(pens, verb, proximable=True),
         lambda pen, p: (pen.measure(p), pen.prox(p, 1.0)),

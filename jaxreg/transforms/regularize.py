@@ -2,6 +2,7 @@
 
 import optax
 
+from jaxreg.transforms.base import OnGradients, OnStep
 from jaxreg.transforms.decay import decay as decay_link
 from jaxreg.transforms.gradient import add_penalty_gradient
 from jaxreg.transforms.projected import projected
@@ -23,16 +24,17 @@ def regularize(
             `proximal_adam(learning_rate, pens)`, in the place of `proximal`.
         learning_rate: that learning rate, for `decay` and `proximal`: a number or a schedule.
         gradient: penalties for `add_penalty_gradient`.
-        decay: penalties for `decay`, or a ready link such as `decay(pens, learning_rate, cautious=True)`.
+        decay: penalties for `decay`, or a ready link such as `decay(pens, learning_rate, cautious=True)` or `cpr(...)`.
         proximal: penalties for `proximal`.
         constraint: constraints for `projected`, or a ready link such as `projected(cons, update_dtype="param")`.
-        multipliers: a ready link, `multipliers(cons, dual_learning_rate, ...)`.
+        multipliers: a ready link, `multipliers(cons, dual_learning_rate, ...)` or `multipliers_for(...)`.
 
     Returns:
         A gradient transformation.
 
     Raises:
-        TypeError: if `optimizer` or `multipliers` is no gradient transformation, or a link refuses what it is given.
+        TypeError: if `optimizer` or `multipliers` is no gradient transformation, a ready link is in the wrong place, or
+            a link refuses what it is given.
 
     >>> import jax.numpy as jnp, jaxreg as jr
     >>> tx = regularize(optax.sgd(1.0), 1.0, decay=jr.SquaredL2(0.5), constraint=jr.Box(-1.0, 1.0))
@@ -46,6 +48,12 @@ def regularize(
                 f"`regularize` needs a gradient transformation as `{name}`"
                 + (", such as `multipliers(cons, dual_learning_rate)`" if name == "multipliers" else "")
                 + f", got {link!r}."
+            )
+    for name, link, place in (("multipliers", multipliers, 0), ("decay", decay, 1), ("constraint", constraint, 1)):
+        if isinstance(link, (OnStep, OnGradients)[place]):
+            comes = ("first, and works on gradients", "last, and works on the step")[place]
+            raise TypeError(
+                f"`regularize` needs as `{name}` a link that comes {comes}: this one would grow the weights."
             )
     links = [
         None if gradient is None else add_penalty_gradient(gradient),
