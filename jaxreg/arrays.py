@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Axis = int | tuple[int, ...] | None
 
@@ -17,6 +18,12 @@ def floating(x, api: Any) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"`{type(api).__name__}` needs floating-point parameters, got {x.dtype} of shape {x.shape}.")
     return x.astype(widest([x.dtype]))
+
+
+def is_floating(x) -> bool:
+    """Whether a leaf is an array or a number of a floating dtype; trees hold functions and counters too."""
+    array = isinstance(x, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, float))
+    return array and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
 def widest(dtypes) -> jnp.dtype:
@@ -103,6 +110,7 @@ def norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 def polar(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """x/‖x‖ (0 at 0) and ‖x‖ over `axes`, kept at size 1."""
     scale, scaled, size = _norms(x, axes)
+    scale = jax.lax.stop_gradient(scale)
     return x * (1 / scale) / jnp.where(scaled == 0, 1, scaled), size
 
 
@@ -117,6 +125,7 @@ def _norms(x, axes):
 def _(axes, primals, tangents):
     (x,), (dx,) = primals, tangents
     scale, scaled, size = _norms(x, axes)
+    scale = jax.lax.stop_gradient(scale)  # a zero tangent would meet 1/scale², which may be infinite
     along = jnp.sum(x * (1 / scale) * dx, axes, keepdims=True)
     slope = jnp.where(scaled == 0, 0, along / jnp.where(scaled == 0, 1, scaled))
     return (scale, scaled, size), (jnp.zeros_like(scale), slope * (1 / scale), slope)
@@ -143,7 +152,7 @@ def _scaled_squares(x, axes):
         )[1:]
 
     # XLA on a CPU writes x/scale to memory, which takes longer than all else. A GPU does not, but waits for a loop.
-    if x.size < LARGE:
+    if not isinstance(x.size, int) or x.size < LARGE:  # symbolic, when exported
         return scaled(x)
     return jax.lax.platform_dependent(x, cpu=plain_if_in_range, default=scaled)
 

@@ -8,9 +8,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import floating
+from jaxreg.arrays import floating, group_axes, power_of_two
 from jaxreg.constraints import Equality
 from jaxreg.penalties import Penalty, Towards
+from jaxreg.penalties.base import largest
 from jaxreg.pytree import lift, title
 from jaxreg.requirements import require_constraints, require_penalties
 
@@ -30,6 +31,7 @@ def bound_for_strength(pens, params):
 
     Raises:
         TypeError: if `pens` holds anything but penalties, or one whose strength is no factor, as in `MCP` or sums.
+        ValueError: if a penalty has a λ per weight.
 
     >>> import jaxreg as jr
     >>> w = jnp.array([[3.0, 0.0], [4.0, 1.0]])
@@ -40,7 +42,7 @@ def bound_for_strength(pens, params):
         Goodfellow, Bengio and Courville, Deep Learning, 2016, section 7.2.
     """
     require_penalties(pens, "bound_for_strength")
-    return lift(lambda pen, p: _unit(pen).measure(p), pens, params, otherwise=lambda p: None)
+    return lift(lambda pen, p: _unit(pen, jnp.asarray(p)).measure(p), pens, params, otherwise=lambda p: None)
 
 
 def strength_for_bound(cons, params, grads):
@@ -80,20 +82,27 @@ def strength_for_bound(cons, params, grads):
         v, pull = jax.vjp(con.violation, p)
         # Groups do not overlap: along the sum of their slopes, each violation grows by ‖∇v_g‖².
         (slope,) = pull(jnp.ones_like(v))
-        along, size = (jax.jvp(con.violation, (p,), (d.astype(p.dtype),))[1] for d in (g, slope))
-        strength = -along / jnp.where(size > 0, size, 1)
+        scale = power_of_two(largest(jnp.abs(slope)))  # its square may be out of range
+        along, size = (jax.jvp(con.violation, (p,), (d.astype(p.dtype),))[1] for d in (g, slope / scale))
+        strength = -along / jnp.where(size > 0, size, 1) / scale
         return strength if isinstance(con, Equality) else jnp.maximum(strength, 0)
 
     return lift(explain, cons, params, grads, otherwise=lambda p, g: None)
 
 
-def _unit(pen: Penalty) -> Penalty:
+def _unit(pen: Penalty, x) -> Penalty:
     """The penalty at strength 1."""
     if isinstance(pen, Towards):
-        return dataclasses.replace(pen, penalty=_unit(pen.penalty))
+        return dataclasses.replace(pen, penalty=_unit(pen.penalty, x))
     if not pen.homogeneous:
         raise TypeError(
             f"`bound_for_strength` needs penalties that are λ times a measure; `{title(pen)}` is not. "
             "Bound it as it is: `SublevelSet(penalty, penalty.measure(params))` has the multiplier 1."
+        )
+    shape = (1,) * (x.ndim - jnp.ndim(pen.lam)) + jnp.shape(pen.lam)
+    if pen.separable and any(shape[a] != 1 for a in group_axes(pen.axis, x, pen)):
+        raise ValueError(
+            f"`bound_for_strength` needs one λ per group; got `lam` of shape {jnp.shape(pen.lam)} in "
+            f"`{title(pen)}` with axis={pen.axis} for a leaf of shape {x.shape}."
         )
     return dataclasses.replace(pen, lam=1.0)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from jaxreg.arrays import floating
-from jaxreg.constraints import Constraint, Equality, SublevelSet
+from jaxreg.arrays import is_floating, widest
+from jaxreg.constraints import Equality
 from jaxreg.pytree import flatten, title
 from jaxreg.requirements import require_constraints
 from jaxreg.select import choose
@@ -42,11 +42,13 @@ class jointly:
         self._rules = dict(cons) if isinstance(cons, Mapping) else {"*": cons}
         self._single = not isinstance(cons, Mapping)
         require_constraints(self._rules, "jointly", differentiable=True)
+        if self._single and cons is None:
+            raise TypeError("`jointly` needs a constraint, or a mapping from patterns to constraints, got None.")
         for con in filter(None, self._rules.values()):
-            if _axis(con) is not None:
+            if getattr(con, "axis", None) is not None:
                 raise ValueError(
                     "`jointly` needs constraints without `axis`, on all weights as one group; got "
-                    f"axis={_axis(con)} of `{title(con)}`."
+                    f"axis={con.axis} of `{title(con)}`."
                 )
         kinds = {pattern: isinstance(con, Equality) for pattern, con in self._rules.items() if con is not None}
         self.equality = kinds["*"] if self._single else kinds
@@ -56,17 +58,12 @@ class jointly:
         leaves, _ = flatten(params)
         sets = {pattern: [] for pattern in self._rules}
         for pattern, (_, leaf) in zip(choose(leaves, self._rules, "jointly"), leaves, strict=True):
-            if pattern is not None:
+            if pattern is not None and is_floating(leaf):
                 sets[pattern].append(leaf)
         violations = {}
         for pattern, con in self._rules.items():
             if con is not None:
-                vectors = [jnp.ravel(floating(leaf, con)) for leaf in sets[pattern]]
-                violations[pattern] = con.violation(jnp.concatenate(vectors))
+                dtype = widest(jnp.result_type(leaf) for leaf in sets[pattern])
+                vectors = [jnp.ravel(leaf).astype(dtype) for leaf in sets[pattern]]
+                violations[pattern] = con.violation(jnp.concatenate([jnp.zeros(0, dtype), *vectors]))
         return violations["*"] if self._single else violations
-
-
-def _axis(con: Constraint):
-    while isinstance(con, Equality):
-        con = con.constraint
-    return con.penalty.axis if isinstance(con, SublevelSet) else getattr(con, "axis", None)

@@ -51,6 +51,17 @@ def test_derivatives_forward_and_second(rows):
 
 
 @pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("factor", [1e-30, 1e-20, 1e20])
+def test_second_derivatives_of_extreme_columns_are_finite(rows, factor):
+    x, v = jnp.asarray(columns(rows, [factor] * 8)), jnp.asarray(columns(rows, [1.0] * 8)[::-1])
+    unit, plain = polar(x / factor, (0,))
+    total = lambda x: norm(x, (0,)).sum()
+    bend = jax.jit(lambda x, v: jax.jvp(jax.grad(total), (x,), (v * factor,))[1])(x, v)
+    expected = (v - unit * (unit * v).sum(0)) / plain
+    np.testing.assert_allclose(bend, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("rows", SIZES)
 def test_infinite_and_nan_are_seen_where_they_are(rows):
     x = columns(rows, [1.0] * 8)
     x[2, 1], x[3, 4] = -np.inf, np.nan

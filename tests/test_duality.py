@@ -52,6 +52,20 @@ def test_one_strength_per_column_whatever_trained_it():
     assert max(float(r) for r in jr.kkt_residuals(con, w, grad(w), found["w"])) < 1e-8
 
 
+@pytest.mark.parametrize("scale", [1e-22, 1e-10, 1.0, 1e15])
+def test_strengths_of_any_magnitude(scale):
+    w = jnp.array([3.0, 4.0], jnp.float32)
+    found = jr.strength_for_bound(jr.SublevelSet(jr.SquaredL2(scale), 1.0), w, -w)
+    np.testing.assert_allclose(found * scale, 1, rtol=1e-6)
+
+
+def test_a_lam_per_weight_has_no_one_bound():
+    with pytest.raises(ValueError, match="`bound_for_strength` needs one λ per group"):
+        jr.bound_for_strength(jr.L1(jnp.ones(3)), jnp.ones(3))
+    columns = jr.bound_for_strength(jr.SquaredL2(jnp.array([[1.0, 2.0]]), axis=0), jnp.ones((3, 2)))
+    np.testing.assert_allclose(columns, 1.5)
+
+
 def test_elementwise_and_equality_and_nothing_to_explain():
     w, g = jnp.array([1.0, 0.2, 0.0]), jnp.array([-3.0, 0.0, 0.5])
     np.testing.assert_allclose(jr.strength_for_bound(jr.NonNegative(), w, g), [3 * 0, 0, 0.5])

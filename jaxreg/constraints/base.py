@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxreg.arrays import Axis
 from jaxreg.pytree import Noun, noun, title
 
 
@@ -72,6 +73,11 @@ class Equality(Constraint):
                 f"`Equality` needs a constraint with an inside; `{title(self.constraint)}` asks for equality itself. "
                 "For a sphere use `Equality(L2Ball(radius))`."
             )
+
+    @property
+    def axis(self) -> Axis:
+        """The axes inside one group of `constraint`, where it has groups."""
+        return getattr(self.constraint, "axis", None)
 
     @property
     def differentiable(self) -> bool:

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import floating, group_axes, per_entry, per_group, safe_sqrt
+from jaxreg.arrays import Axis, floating, group_axes, per_entry, per_group, safe_sqrt
 from jaxreg.constraints.base import Constraint, excess, keep_inside
 from jaxreg.constraints.sparse import Sparse
 from jaxreg.constraints.spectral import NuclearBall, SpectralBall
@@ -48,6 +48,11 @@ class SublevelSet(Constraint):
         """measure(x) − k per group."""
         measure = self.penalty.measure(x)
         return excess(measure, per_group(self.bound, measure, (), self))
+
+    @property
+    def axis(self) -> Axis:
+        """The axes inside one group of `penalty`."""
+        return self.penalty.axis
 
     @property
     def differentiable(self) -> bool:

@@ -75,8 +75,8 @@ class Ascent:
         return v + times(jnp.asarray(self.ema, v.dtype), -self.change(last, v, count))
 
     def change(self, last, new, count) -> jax.Array:
-        """ξ_t − ξ_{t−1}; two infinite violations (bound = ∞) differ by nothing."""
-        return jnp.where((count == 0) | (new == last), 0, new - last)
+        """ξ_t − ξ_{t−1}; from or to an infinite violation (bound = ∞) it is none, as from ξ_{−1} to ξ_0."""
+        return jnp.where((count == 0) | jnp.isinf(last) | jnp.isinf(new), 0, new - last)
 
     def step(self, equality: bool, alpha, v, start, change=None) -> jax.Array:
         """α_{t+1}."""
@@ -84,12 +84,13 @@ class Ascent:
         if change is not None:
             rise = rise + times(jnp.asarray(self.proportional, v.dtype), change)
         if self.log_space:
-            # Not below the smallest normal number: a multiplier that slept for long has to be able to wake up.
-            new = jnp.maximum(alpha * jnp.exp(rise), jnp.finfo(v.dtype).tiny)
+            # Within the normal numbers: a multiplier that slept or ran away for long has to be able to return.
+            info = jnp.finfo(v.dtype)
+            new = jnp.clip(alpha * jnp.exp(rise), info.tiny, info.max)
         else:
             new = dual(equality, alpha + rise, v)
         if self.restart and not equality:
-            new = jnp.where(v < 0, start, new)
+            new = jnp.where(v < 0, jnp.minimum(new, start), new)
         return new
 
     def weight(self, equality: bool, alpha, v) -> jax.Array:

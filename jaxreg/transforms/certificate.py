@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import floating, times, widest
+from jaxreg.arrays import floating, is_floating, times, widest
 from jaxreg.constraints import Equality
 from jaxreg.objective import violation
 from jaxreg.penalties.base import largest
@@ -97,7 +97,6 @@ def residuals(stationary, each: Callable, alpha, v) -> KKTResiduals:
 
 
 def _largest(tree) -> jax.Array:
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-    sizes = [largest(jnp.abs(x)) for x in leaves]
+    sizes = [largest(jnp.abs(x)) for x in jax.tree.leaves(tree) if is_floating(x)]
     dtype = widest(s.dtype for s in sizes)
     return functools.reduce(jnp.maximum, [s.astype(dtype) for s in sizes], jnp.zeros((), dtype))

@@ -9,10 +9,10 @@ import optax
 
 from jaxreg.arrays import group_axes, times
 from jaxreg.penalties import Penalty, SquaredL2, Sum, Towards
-from jaxreg.pytree import Noun, entries, is_noun, lift, noun, nouns_of, pairs, title
+from jaxreg.pytree import Noun, entries, is_noun, is_schedule, lift, noun, nouns_of, pairs, title
 from jaxreg.requirements import require_penalties
 from jaxreg.transforms.base import OnStep, at, at_first, check_rate, need_params
-from jaxreg.transforms.bounds import Bound, Rule, Trend, as_rule, inflection_point
+from jaxreg.transforms.bounds import Bound, Fixed, Rule, Trend, as_rule, inflection_point
 from jaxreg.transforms.proximal import move
 
 RIDGE, INFLECTION = SquaredL2(1.0), inflection_point()
@@ -89,7 +89,9 @@ def cpr(pens, bound, dual_learning_rate=1.0, *, per_weight: bool = False) -> opt
     if bound is None:
         raise TypeError("`cpr` needs a `bound`, or a tree of bounds and None; got None: nothing would be bounded.")
     first = at(bound, jnp.zeros([], jnp.int32))
-    jax.tree.map(lambda b: b if b is None else as_rule(b), first, is_leaf=is_noun)
+    rules = [as_rule(b) for b in jax.tree.leaves(first, is_leaf=is_noun) if b is not None]
+    if is_schedule(bound) and not all(isinstance(rule, Fixed) for rule in rules):
+        raise TypeError("`cpr` needs numbers of a schedule of bounds; rules follow the training by themselves.")
 
     def init(params):
         def start(bounded, p):
@@ -142,7 +144,9 @@ def adamcpr(
     b1=0.9,
     b2=0.999,
     eps=1e-8,
-    **adam,
+    eps_root=0.0,
+    mu_dtype=None,
+    nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adam with constrained parameter regularization in the place of AdamW's decay, which needs no strength.
 
@@ -155,10 +159,12 @@ def adamcpr(
         dual_learning_rate: as in `cpr`.
         per_weight: as in `cpr`; False for a mean or a `StandardDeviation`, which do not grow with the number of
             weights.
-        b1: Adam's.
+        b1: Adam's, as those that follow.
         b2: Adam's.
         eps: Adam's.
-        **adam: whatever else `optax.adam` takes.
+        eps_root: Adam's.
+        mu_dtype: Adam's.
+        nesterov: Adam's.
 
     Returns:
         A gradient transformation.
@@ -178,7 +184,7 @@ def adamcpr(
         regularization, NeurIPS 2024, arXiv 2311.09058.
     """
     link = cpr(pens, bound, dual_learning_rate, per_weight=per_weight)
-    return optax.chain(optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, **adam), link)
+    return optax.chain(optax.adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), link)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxreg.arrays import widest
+from jaxreg.arrays import is_floating, widest
+from jaxreg.pytree import flatten
 
 
-def named(fn: Callable, verb: str) -> tuple[Callable, list[str]]:
-    """`call(params, available)` with those of the `available` arguments that `fn` names, and the names it needs."""
-    parameters = list(inspect.signature(fn).parameters.values())[1:]
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    known = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+def named(fn: Callable, verb: str) -> tuple[Callable, list[str], bool]:
+    """`call(params, available)`, which passes on what `fn` names; the names it needs; whether it takes any others."""
+    first, *rest = inspect.signature(fn).parameters.values()
+    known = [p for p in rest if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = {p.name for p in known}
     needed = [p.name for p in known if p.default is p.empty]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in (first, *rest))
+    for p in rest:
+        if p.kind is p.POSITIONAL_ONLY and p.default is p.empty:
+            raise TypeError(f"`{verb}` needs a function whose further arguments have names, got {p.name!r} before `/`.")
 
     def call(params, available: Mapping):
         missing = [name for name in needed if name not in available]
@@ -24,9 +28,11 @@ def named(fn: Callable, verb: str) -> tuple[Callable, list[str]]:
                 f"`{verb}` needs the arguments {missing} of its function: give them to "
                 f"`update(grads, state, params, {missing[0]}=...)`; got {sorted(available.keys() - {'count'})}."
             )
-        return fn(params, **{k: v for k, v in available.items() if takes_all or k in names})
+        # What is the user's goes into **kwargs; the count only where it is asked for by name.
+        passed = {k: v for k, v in available.items() if k in names or (takes_all and k not in ("count", first.name))}
+        return fn(params, **passed)
 
-    return call, needed
+    return call, needed, takes_all
 
 
 def pull_back(fn: Callable, params):
@@ -34,28 +40,23 @@ def pull_back(fn: Callable, params):
 
     Arithmetic runs in float32 at least; leaves that are no floating-point arrays take no part.
     """
-    leaves, structure = jax.tree.flatten(params)
-    takes_part = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-    dtypes = [
-        widest([jnp.result_type(leaf)]) if takes else None for leaf, takes in zip(leaves, takes_part, strict=True)
-    ]
-    wide = [jnp.asarray(leaf, dtype) for leaf, dtype in zip(leaves, dtypes, strict=True) if dtype]
+    leaves, structure = flatten(params)
+    wide = {path: jnp.asarray(leaf, widest([jnp.result_type(leaf)])) for path, leaf in leaves if is_floating(leaf)}
 
     def of_wide(wide):
-        wide = iter(wide)
-        merged = [next(wide) if dtype else leaf for leaf, dtype in zip(leaves, dtypes, strict=True)]
+        merged = [wide.get(path, leaf) for path, leaf in leaves]
         return jax.tree.map(floating_violation, fn(jax.tree.unflatten(structure, merged)))
 
     v, vjp = jax.vjp(of_wide, wide)
 
     def pull(updates, weights):
-        flat, outer = jax.tree.flatten(updates)
         (slopes,) = vjp(jax.tree.map(lambda w, v: jnp.broadcast_to(w, v.shape).astype(v.dtype), weights, v))
-        slopes = iter(slopes)
-        added = [
-            (jnp.asarray(u).astype(dtype) + next(slopes)).astype(jnp.result_type(u)) if dtype else u
-            for u, dtype in zip(flat, dtypes, strict=True)
-        ]
+        flat, outer = flatten(updates)
+
+        def add(u, slope):
+            return (jnp.asarray(u).astype(slope.dtype) + slope).astype(jnp.result_type(u))
+
+        added = [add(u, slopes[path]) if path in slopes else u for path, u in flat]
         return jax.tree.unflatten(outer, added)
 
     return v, pull

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.arrays import floating, widest
+from jaxreg.arrays import floating, is_floating, widest
 from jaxreg.constraints import Equality
 from jaxreg.objective import violation
 from jaxreg.pytree import lift, nouns_of
@@ -154,7 +154,7 @@ def multipliers(
 
 
 def primal_dual(
-    verb: str, ascent: Ascent, certify: bool, start, begin: Callable, problem: Callable
+    verb: str, ascent: Ascent, certify: bool, start, begin: Callable, problem: Callable, name: str = "violation"
 ) -> optax.GradientTransformationExtraArgs:
     """The link that ascends on multipliers.
 
@@ -166,14 +166,14 @@ def primal_dual(
         begin: `begin(params)` -> violations, of which only the shapes count.
         problem: `problem(params, count, extra_args)` -> violations; those that move α; `each(fn, *trees)`, which maps
             fn(equality, *arrays) over trees of constraints; `push(updates, weights)`, which adds Σ weight·∇v.
+        name: the extra argument with violations measured elsewhere.
     """
 
     def init(params):
         v = begin(params)
         # A buffer each: states are donated.
         zeros = [jax.tree.map(jnp.zeros_like, v) if kept else None for kept in (ascent.damped, certify)]
-        dtypes = [jnp.result_type(x) for x in jax.tree.leaves((v, params))]
-        dtype = widest(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+        dtype = widest(jnp.result_type(x) for x in jax.tree.leaves((v, params)) if is_floating(x))
         unknown = [jnp.full((), jnp.inf, dtype) for _ in KKTResiduals._fields]
         return MultipliersState(
             jnp.zeros([], jnp.int32),
@@ -186,10 +186,10 @@ def primal_dual(
         need_params(params)
         now = ascent.at(state.count)
         v, seen, each, push = problem(params, state.count, extra_args)
-        if extra_args.get("violation") is not None:
-            seen = extra_args["violation"]
+        if extra_args.get(name) is not None:
+            seen = extra_args[name]
         check_shapes(verb, state.alpha, seen, "violations")
-        seen = each(lambda _, alpha, seen: jnp.asarray(seen, alpha.dtype), state.alpha, seen)
+        v, seen = (each(lambda _, alpha, v: jnp.asarray(v, alpha.dtype), state.alpha, tree) for tree in (v, seen))
 
         smoothed, change = None, []
         if ascent.damped:

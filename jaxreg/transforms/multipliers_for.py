@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg.arrays import times
 from jaxreg.pytree import checked_number, tree_add
 from jaxreg.transforms.ascent import Ascent
 from jaxreg.transforms.functions import equalities, floating_violation, named, pull_back
@@ -25,6 +26,7 @@ def multipliers_for(
     log_space: bool = False,
     start=None,
     measured: Callable | None = None,
+    name: str = "violation",
     certify: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""KKT multipliers for any function of the parameters, and of the batch: v(θ) ≤ 0 or v(θ) = 0, entry by entry.
@@ -35,8 +37,9 @@ def multipliers_for(
         optax.chain(jr.multipliers_for(lambda p: optax.global_norm(p) - 10.0, 1e-2), optax.adam(lr))
         optax.chain(jr.multipliers_for(jr.jointly({"*/kernel": jr.L2Ball(10.0)}), 1e-2), optax.adam(lr))
 
-    Further arguments of `fn` are passed to `update` by name: with `def rate(params, batch): ...`, by
-    `tx.update(grads, state, params, batch=batch)`. `count` is the number of updates made, for bounds on a schedule.
+    `fn` sees the parameters in float32 at least. Its further arguments are passed to `update` by name: with
+    `def rate(params, batch): ...`, by `tx.update(grads, state, params, batch=batch)`. `count` is the number of updates
+    made, for bounds on a schedule. (`optax.inject_hyperparams` needs `static_args=("fn",)`.)
 
     Where loss and violation come out of one pass through the network, `fn` would make a second one. With `fn=None` the
     loss holds Σ α·v itself, by `lagrangian`, and `update` gets the violations:
@@ -60,7 +63,8 @@ def multipliers_for(
         measured: `measured(params, ...)` -> violations that move α in the place of those of `fn`, which then only gives
             the direction ∇v and the augmentation: a rate of errors, or of weights above a threshold. The extra argument
             `violation=` does the same. (Gradients make no zeros, so a count of non-zero weights never falls.)
-        certify: keep the `KKTResiduals` in the state.
+        name: the name of that extra argument: one for each of several links in a chain, all of which are given all.
+        certify: as in `multipliers`.
 
     Returns:
         A gradient transformation; its state is a `MultipliersState`.
@@ -83,10 +87,10 @@ def multipliers_for(
     verb = "multipliers_for"
     ascent = Ascent(dual_learning_rate, augmentation, proportional, ema, alternating, restart, log_space)
     ascent.checked(verb, start)
-    for name, function in (("fn", fn), ("measured", measured)):
+    for field, function in (("fn", fn), ("measured", measured)):
         if function is not None and not callable(function):
             raise TypeError(
-                f"`{verb}` needs a function of the parameters as `{name}`, got {function!r}. For constraints on each "
+                f"`{verb}` needs a function of the parameters as `{field}`, got {function!r}. For constraints on each "
                 "leaf use `multipliers`, on several leaves as one `jointly`."
             )
     if fn is None and (alternating or ascent.augmentation != 0.0 or measured is not None):
@@ -94,12 +98,12 @@ def multipliers_for(
             f"`{verb}` without a function needs neither `alternating` nor `measured`, and its `augmentation` in "
             "`lagrangian`: the loss holds the multipliers' part."
         )
-    violations, needed = (None, ["violation"]) if fn is None else named(fn, verb)
+    violations, needed, open_ended = (None, [name], False) if fn is None else named(fn, verb)
     judge = violations if measured is None else named(measured, verb)[0]
     needed = [name for name in needed if name != "count"]
 
     def begin(params):
-        if needed:
+        if needed or (open_ended and start is not None):
             if start is None:
                 why = "without a function" if fn is None else f"of what `init` does not have, {needed},"
                 raise ValueError(
@@ -108,7 +112,7 @@ def multipliers_for(
             v = jax.tree.map(lambda a: jnp.zeros_like(jnp.asarray(a), jnp.result_type(float)), start)
         else:
             zero = {"count": jnp.zeros([], jnp.int32)}
-            v = jax.eval_shape(lambda params: pull_back(lambda p: violations(p, zero), params)[0], params)
+            v = jax.eval_shape(lambda: pull_back(lambda p: violations(p, zero), params)[0])
             if measured is not None:
                 check_shapes(verb, v, judge(params, zero), "`measured` with violations")
             v = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), v)
@@ -120,13 +124,13 @@ def multipliers_for(
     def problem(params, count, extra_args):
         available = {"count": count, **extra_args}
         if fn is None:
-            if extra_args.get("violation") is None:
-                raise TypeError(f"`{verb}` without a function needs `update(grads, state, params, violation=...)`.")
-            v, push = jax.tree.map(floating_violation, extra_args["violation"]), lambda updates, weights: updates
+            if extra_args.get(name) is None:
+                raise TypeError(f"`{verb}` without a function needs `update(grads, state, params, {name}=...)`.")
+            v, push = jax.tree.map(floating_violation, extra_args[name]), lambda updates, weights: updates
         else:
             v, push = pull_back(lambda p: violations(p, available), params)
         seen = v if measured is None else judge(params, available)
-        for other in (seen, extra_args.get("violation")):
+        for other in (seen, extra_args.get(name)):
             if other is not None and jax.tree.structure(other) != jax.tree.structure(v):
                 raise ValueError(
                     f"`{verb}` needs violations like those of its function, {jax.tree.structure(v)}, got "
@@ -135,7 +139,7 @@ def multipliers_for(
         kinds = equalities(fn, equality, v)
         return v, seen, lambda fn, *trees: jax.tree.map(fn, kinds, *trees), push
 
-    return primal_dual(verb, ascent, certify, start, begin, problem)
+    return primal_dual(verb, ascent, certify, start, begin, problem, name)
 
 
 def lagrangian(fn: Callable, *, equality=None, augmentation=0.0) -> Callable:
@@ -183,11 +187,13 @@ def lagrangian(fn: Callable, *, equality=None, augmentation=0.0) -> Callable:
         def term(equality, alpha, v):
             v = floating_violation(v)
             alpha, c = jnp.asarray(alpha, v.dtype), jnp.asarray(augmentation, v.dtype)
+            weight = alpha + times(c, v)
+            v = jnp.where(jnp.isneginf(v), 0, v)  # the bound is ∞
             inside = alpha * v + c * jnp.square(v) / 2
             if equality:
                 return jnp.sum(inside)
             # Where [α + c·v]₊ = 0 the term is constant; with c = 0 it is 0 there.
-            active = (alpha + c * v > 0) | ((alpha + c * v == 0) & (v > 0))
+            active = (weight > 0) | ((weight == 0) & (v > 0))
             rest = -jnp.square(alpha) / (2 * jnp.where(c > 0, c, jnp.inf))
             return jnp.sum(jnp.where(active, inside, rest))
 
