@@ -86,9 +86,10 @@ def train(k, data, config) -> dict:
 
 
 def price(runs) -> np.ndarray:
-    """−dJ*/dk, by differences of the curve in log k."""
+    """−dJ*/dk, by central differences of the curve in log k."""
     k = runs["k"].values
-    return -np.gradient(runs["loss"].values, np.log(k)) / k
+    slope = -np.gradient(runs["loss"].values, np.log(k)) / k
+    return np.concatenate([[np.nan], slope[1:-1], [np.nan]])
 
 
 def table(runs) -> str:
@@ -105,34 +106,34 @@ def figure(runs, config: Config):
     """The trade-off, the price of the bound, and how the multipliers found it."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(2, 3, figsize=(14, 6), layout="constrained")
-    (loss, high, up), (error, _, down) = axes
+    fig, axes = plt.subplot_mosaic(
+        [["loss", "price", "up"], ["error", "price", "down"]], figsize=(14, 6), layout="constrained"
+    )
+    loss, error, ax, up, down = (axes[name] for name in ("loss", "error", "price", "up", "down"))
     blue, red = jr.plotting.COLOURS[:2]
     loss.semilogx(runs["k"], runs["loss"], "o-", markersize=3, color=blue)
-    loss.set(ylabel="training loss J*(k)", title="a looser bound buys loss")
+    loss.set(ylabel="training loss J*(k)", title="a looser bound, a lower loss")
     error.semilogx(runs["k"], 100 * runs["test_error"], "o-", markersize=3, color=blue)
     error.set(xlabel="bound k on ½‖W‖²", ylabel="test error, %")
-    grid = high.get_gridspec()
-    for ax in axes[:, 1]:
-        ax.remove()
-    ax = fig.add_subplot(grid[:, 1])
     ax.loglog(runs["k"], runs["alpha"][:, -1], "-", color=blue, label="multiplier α*")
     ax.loglog(
         runs["k"], price(runs), "s", markersize=6, markerfacecolor="none", color=red, label="−dJ*/dk of the curve"
     )
     ax.loglog(runs["k"], runs["alpha_projected"], "x", color="0.2", label="strength at the projected solution")
     ax.loglog(runs["k_penalized"], runs["alpha"][:, -1], ".", color=blue, label="λ = α*, at the ½‖W‖² it gives")
-    ax.set(xlabel="bound k on ½‖W‖²", ylabel="α*", title="the price of the bound, four ways")
+    ax.set(xlabel="bound k on ½‖W‖²", ylabel="price of the bound, α*", title="the price of the bound, four ways")
     ax.legend(frameon=False, fontsize="small")
     some = runs.isel(k=np.linspace(0, runs.sizes["k"] - 1, 4).astype(int))
     steps = config.every * (1 + np.arange(some.sizes["alpha_dim_0"]))
     labels = [f"k = {k:.3g}" for k in some["k"].values]
     jr.plotting.multipliers(some["alpha"].T, some["violation"].T, steps, labels, (up, down))
     up.set(yscale="log", ylim=(some["alpha"].values[:, -1].min() / 10, None), title="how they got there")
+    down.sharex(up)
     up.set_xlim(0, min(1000, config.steps))
-    up.legend(frameon=False, fontsize="small")
+    up.legend(frameon=False, fontsize="small", loc="center right")
     down.set_ylabel("violation (½‖W‖² − k)/k")
     down.set_yscale("symlog", linthresh=1e-3)
+    fig.suptitle("digits, softmax regression with ½‖W‖² ≤ k", x=0.01, ha="left", weight="bold")
     return fig
 
 
