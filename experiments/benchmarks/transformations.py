@@ -56,6 +56,7 @@ def chains(params):
         "adam → decay": optax.chain(adam, jr.decay(jr.SquaredL2(DECAY), LR)),
         "multipliers per column → adam": optax.chain(jr.multipliers(columns, LR), adam),
         "… augmented": optax.chain(jr.multipliers(columns, LR, augmentation=1.0), adam),
+        "… and certified": optax.chain(jr.multipliers(columns, LR, augmentation=1.0, certify=True), adam),
         "adam → cpr": optax.chain(adam, jr.cpr(kernels(lambda w: jr.SquaredL2(1.0)), bounds)),
         "adam → projected per column": optax.chain(adam, jr.projected(columns)),
         "adam → projected whole": optax.chain(adam, jr.projected(whole)),

@@ -60,7 +60,7 @@ def multipliers(
     For `Equality` there is no [·]₊. It works on gradients, so it comes *first*, or between preconditioner and
     learning rate:
 
-        optax.chain(jr.multipliers(jr.L2Ball(3.0, axis=0), 1e-2), optax.adam(lr))
+        optax.chain(jr.multipliers(jr.L2Ball(3.0, axis=0), 1e-2, augmentation=1.0), optax.adam(lr))
 
     Plain ascent (c = κ = 0) cycles around non-convex or linear problems; c or κ > 0 damps it. To choose: start with
     c = 1. α needs about α*/(η·v) steps, so too small an η never arrives; if it cycles, raise c until c times the
@@ -68,9 +68,9 @@ def multipliers(
     of α per violation, and harder to tune; `restart` ends the unwinding, not cycles.
 
     Sets without an inside (`Sphere`, `Simplex`, `Orthonormal`) need c > 0, and their α certifies nothing: their
-    violation is a distance, so α never falls. `Equality` of a ball is the way to ask for a norm. For a
-    norm over several leaves, and for functions of the parameters or the batch, see `multipliers_for`; to bound what
-    cannot be differentiated, `measured`.
+    violation is a distance, so α never falls. `Equality` of a ball is the way to ask for a norm. For a norm over
+    several leaves, and for functions of the parameters or the batch, see `multipliers_for`; to bound what has no
+    gradient, `measured`.
 
     Args:
         cons: a constraint, a prefix tree of constraints and None, or a schedule count -> either.
@@ -80,7 +80,7 @@ def multipliers(
         ema: ν in [0, 1): the change is that of the moving average ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t, ξ_{−1} = v_0, for
             violations measured on noisy batches; a number or a schedule. Without `proportional` it has no effect.
         alternating: compute α_{t+1} first and use it in the gradient, in the place of α_t.
-        restart: put the multiplier of an inequality back to its start where v_t < 0, so that it need not unwind.
+        restart: where v_t < 0, drop the multiplier of an inequality to its start at once, so that it need not unwind.
         log_space: α_{t+1} = α_t·exp(η·v_t + κ·(ξ_t − ξ_{t−1})), for inequalities: multipliers of any magnitude move at
             the same relative speed, and stay positive.
         start: α_0, ≥ 0 for inequalities: one for all, a number or an array that broadcasts against the violations, or a
@@ -88,8 +88,8 @@ def multipliers(
             has to be given, > 0: better too small than too large, which kills units before α falls.
         measured: constraints (as `cons`) whose violations move α in the place of those of `cons`, which then only give
             the direction ∇v and the augmentation. The extra argument `violation=` of `update`, a tree like `alpha`,
-            does the same with numbers measured elsewhere. Gradients make no zeros: what is counted has to be a share
-            below a threshold, as in `multipliers_for`.
+            does the same with numbers measured elsewhere (in all such links of a chain). Gradients make no zeros: what
+            is counted has to be a share below a threshold, as in `multipliers_for`.
         certify: keep the violations and the `KKTResiduals` in the state, to log at every step. Chain the link after
             others that work on gradients: stationarity is that of the gradients as they leave it, on batches no smaller
             than their noise. (Under `nnx.jit`, return `jax.tree.leaves(state.alpha)`, not the Variables.)
