@@ -44,7 +44,7 @@ def cpr(pens, bound, dual_learning_rate=1.0, *, per_weight: bool = False) -> opt
     The weight decay of each tensor, or of each unit with `axis`, rises where its measure is above its bound and falls
     where it is below. It comes *last*, after the learning rate, and needs none itself:
 
-        optax.chain(optax.adam(lr), jr.cpr(jr.SquaredL2(2.0), jr.inflection_point()))
+        optax.chain(optax.adam(lr), jr.cpr(jr.SquaredL2(2.0), jr.inflection_point(), per_weight=True))
 
     The prox makes the shrink implicit (θ/(1 + αλ) for `SquaredL2`), so no multiplier can make it overshoot. The
     published algorithm 1 shrinks explicitly, θ + u − α∇R(θ): it has the same fixed point, but may diverge. The authors'
@@ -64,7 +64,8 @@ def cpr(pens, bound, dual_learning_rate=1.0, *, per_weight: bool = False) -> opt
         bound: k ≥ 0, a number or an array that broadcasts against the groups; `initial_norm`, `warm_start` or
             `inflection_point`; a prefix tree of these and None; or a schedule count -> a number.
         dual_learning_rate: μ ≥ 0, a number or a schedule count -> number.
-        per_weight: divide μ by the number of weights in a group, as the authors do where R is a sum over weights.
+        per_weight: divide μ by the number of weights in a group, as the authors do where R is a sum over weights:
+            without it μ = 1 makes R of a large layer swing. False for a mean or a `StandardDeviation`.
 
     Returns:
         A gradient transformation; its state is a `CPRState`. Where α is 0, as without a bound, it returns u itself.
