@@ -16,8 +16,8 @@ from experiments.benchmarks import rounds, transformations
     [
         ["--penalty", "l1", "--enforce", "proximal"],
         ["--penalty", "l1", "--enforce", "penalized"],
-        ["--penalty", "group_l2", "--enforce", "gradient"],
-        ["--penalty", "elastic_net", "--enforce", "decay"],
+        pytest.param(["--penalty", "group_l2", "--enforce", "gradient"], marks=pytest.mark.slow),
+        pytest.param(["--penalty", "elastic_net", "--enforce", "decay"], marks=pytest.mark.slow),
         ["--constraint", "max_norm"],
         ["--constraint", "max_norm", "--enforce", "multipliers"],
     ],

@@ -127,7 +127,7 @@ def test_chains_are_independent():
     assert np.all(np.isfinite(np.delete(bad, 1, 1)))
 
 
-@pytest.mark.parametrize("mode", [["fwd"], ["rev"]])
+@pytest.mark.parametrize("mode", [pytest.param(["fwd"], marks=pytest.mark.slow), ["rev"]])
 def test_derivatives(mode):
     x = jnp.asarray(np.random.default_rng(5).normal(size=9))
     order = jnp.arange(9.0)
@@ -247,6 +247,7 @@ def test_slope_optimality_cluster_by_cluster():
         assert float(jr.Slope(lams).optimality(x, g)) == pytest.approx(expected, abs=1e-13)
 
 
+@pytest.mark.slow
 def test_special_cases_of_slope():
     x = jnp.asarray(np.random.default_rng(10).normal(size=(6, 3)))
     g = jnp.asarray(np.random.default_rng(11).normal(size=(6, 3)))

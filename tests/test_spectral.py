@@ -251,7 +251,7 @@ def test_polar_factor_solves_procrustes():
         assert jr.Orthonormal().violation(jr.Orthonormal().project(x)) <= 1e-14
 
 
-@pytest.mark.parametrize(("mode", "axis"), [("columns", 0), ("rows", 1)])
+@pytest.mark.parametrize(("mode", "axis"), [("columns", 0), pytest.param("rows", 1, marks=pytest.mark.slow)])
 def test_cosine_form_equals_keras(mode, axis, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     os.environ.setdefault("KERAS_BACKEND", "jax")

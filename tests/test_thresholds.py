@@ -249,7 +249,12 @@ def test_sums_of_huge_weights_do_not_overflow_in_proxes(dtype):
     np.testing.assert_allclose(np.float64(jr.Slope(1.0).prox(x, 1.0)), np.float64(x), rtol=0.01)
 
 
-@pytest.mark.parametrize("make", [jr.TotalVariation, jr.Slope, jr.GroupLinf, jr.Nuclear])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "make", [jr.TotalVariation, jr.GroupLinf, *(pytest.param(c, marks=slow) for c in (jr.Slope, jr.Nuclear))]
+)
 def test_derivatives_of_derivatives_in_reverse(make):
     z = jnp.array([1.0, 2.5, 0.2])
 
@@ -319,7 +324,7 @@ def test_decay_at_rate_zero_ignores_infinite_weights():
         (lambda: jr.decay(jr.SquaredL2, 0.1), "`decay` needs penalties .* got <class"),
         (lambda: jr.Equality(jr.Sphere(1.0)), "`Equality` needs a constraint with an inside; `Sphere`"),
         (lambda: jr.L1(None), "`L1` needs a number or an array as `lam`, got None"),
-        (lambda: jr.SquaredL2({"w": 1.0}), "`SquaredL2` needs .* For a tree, map the penalty over it"),
+        (lambda: jr.SquaredL2({"w": 1.0}), "`SquaredL2` needs .* For a tree, map `SquaredL2` over it"),
         (lambda: jr.Towards(jr.L1(1.0), {"w": 1.0}), "`Towards` needs .* as `anchor`.* For a tree, use `towards`"),
         (lambda: jr.prox(jr.L1(1.0), X, "1"), "`prox` needs a number or an array as `step`, got '1'"),
         (lambda: jr.decay(jr.L1(1.0), 0.1, peak=lambda t: 0.1), "`decay` needs a number or an array as `peak`"),

@@ -51,8 +51,7 @@ VERBS = {
 # the contract is the same; `test_exact_steps.py` and `test_cpr.py` have their own tests of the state
 SLOW = {"projected momentum", "cpr inflection", "multipliers certified"}
 verbs = pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
-dtypes = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64], ids=str)
-narrow = pytest.mark.parametrize(  # wrappers that compile much; what they could break shows in the narrow dtypes
+dtypes = pytest.mark.parametrize(  # what wrappers could break shows in the narrow ones
     "dtype", [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)], ids=str
 )
 
@@ -129,7 +128,7 @@ def test_jit_is_eager(verb, dtype):
 
 
 @verbs
-@narrow
+@dtypes
 def test_scan_and_cond(verb, dtype):
     tx, params = optax.chain(make(verb)), tree(0, dtype)
 
@@ -150,7 +149,7 @@ def test_scan_and_cond(verb, dtype):
 
 
 @verbs
-@narrow
+@dtypes
 def test_multi_steps_and_apply_if_finite(verb, dtype):
     params = tree(0, dtype)
     for wrapper in (lambda tx: optax.MultiSteps(tx, 2), lambda tx: optax.apply_if_finite(tx, 3)):
