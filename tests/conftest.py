@@ -1,5 +1,6 @@
 """Float64 everywhere but in doctests, which run as a user's session would."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +8,14 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+gc.set_threshold(100_000, 50, 1000)  # full collections, over the caches of thousands of programs, take their time
+
+
+@pytest.fixture(autouse=True, scope="module")
+def caches():
+    """Programs are shared within a module."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -51,9 +51,16 @@ VERBS = {
 # the contract is the same; `test_exact_steps.py` and `test_cpr.py` have their own tests of the state
 SLOW = {"projected momentum", "cpr inflection", "multipliers certified"}
 verbs = pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
-dtypes = pytest.mark.parametrize(  # what wrappers could break shows in the narrow ones
-    "dtype", [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)], ids=str
-)
+
+
+def in_dtypes(*quick):
+    """All dtypes, the quick ones in a quick run: what wrappers could break shows in the narrow ones."""
+    every = (jnp.bfloat16, jnp.float32, jnp.float64)
+    marks = {dtype: [] if dtype in quick else [pytest.mark.slow] for dtype in every}
+    return pytest.mark.parametrize("dtype", [pytest.param(d, marks=marks[d]) for d in every], ids=str)
+
+
+dtypes, narrow = in_dtypes(jnp.bfloat16, jnp.float32), in_dtypes(jnp.bfloat16)
 
 
 def make(verb, number=NUMBER):
@@ -128,7 +135,7 @@ def test_jit_is_eager(verb, dtype):
 
 
 @verbs
-@dtypes
+@narrow
 def test_scan_and_cond(verb, dtype):
     tx, params = optax.chain(make(verb)), tree(0, dtype)
 
@@ -149,7 +156,7 @@ def test_scan_and_cond(verb, dtype):
 
 
 @verbs
-@dtypes
+@narrow
 def test_multi_steps_and_apply_if_finite(verb, dtype):
     params = tree(0, dtype)
     for wrapper in (lambda tx: optax.MultiSteps(tx, 2), lambda tx: optax.apply_if_finite(tx, 3)):
