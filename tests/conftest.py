@@ -11,13 +11,6 @@ jax.config.update("jax_enable_x64", True)
 gc.set_threshold(100_000, 50, 1000)  # full collections, over the caches of thousands of programs, take their time
 
 
-@pytest.fixture(autouse=True, scope="module")
-def caches():
-    """Programs are shared within a module."""
-    yield
-    jax.clear_caches()
-
-
 @pytest.fixture
 def data_dir() -> Path:
     """The folder of real data; tests that need it skip without `JAXREG_DATA`, and fail if it is wrong."""

@@ -22,6 +22,12 @@ EXAMPLES = int(os.environ.get("JAXREG_FUZZ", "4"))
 FEW = SHAPES[1:2] if EXAMPLES < 20 else SHAPES  # a shape is a compilation
 NUMBERS = [0.0, 1e-42, 1e-30, 1e-3, 1.0, 1.0, 7.0, 1e3, 1e30]
 
+
+def some(rows):
+    """All rows; in a quick run every other."""
+    return [r if i % 2 == 0 or EXAMPLES >= 20 else pytest.param(r, marks=pytest.mark.slow) for i, r in enumerate(rows)]
+
+
 hostile = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 batches = st.tuples(
     st.sampled_from(FEW), st.integers(0, 2**32 - 1), st.sampled_from([1e-41, 1e-25, 1e-4, 1.0, 1.0, 1e4, 1e18, 1e37])
@@ -85,7 +91,7 @@ def penalty_program(row, shape):
     return jax.jit(jax.vmap(run))
 
 
-@pytest.mark.parametrize("row", first_of_each_class(PENALTIES), ids=str)
+@pytest.mark.parametrize("row", some(first_of_each_class(PENALTIES)), ids=str)
 def test_penalties_survive(row):
     @hostile
     @given(batches)
@@ -143,7 +149,7 @@ def constraint_program(row, shape):
     return jax.jit(jax.vmap(run))
 
 
-@pytest.mark.parametrize("row", first_of_each_class(CONSTRAINTS), ids=str)
+@pytest.mark.parametrize("row", some(first_of_each_class(CONSTRAINTS)), ids=str)
 def test_constraints_survive(row):
     @hostile
     @given(batches)
@@ -176,7 +182,7 @@ def test_constraints_survive(row):
     check()
 
 
-@pytest.mark.parametrize("row", [*PENALTIES, *CONSTRAINTS], ids=str)
+@pytest.mark.parametrize("row", some([*PENALTIES, *CONSTRAINTS]), ids=str)
 def test_infinite_weights_end_and_stay(row):
     shape = (4, 3)
     if not row.exact:

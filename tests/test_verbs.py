@@ -49,7 +49,7 @@ VERBS = {
     "multipliers_for": (constraints, lambda cons: jr.multipliers_for(lambda p: jr.violation(cons, p), 0.1)),
 }
 # the contract is the same; `test_exact_steps.py` and `test_cpr.py` have their own tests of the state
-SLOW = {"projected momentum", "cpr inflection", "multipliers certified"}
+SLOW = {"projected momentum", "multipliers damped", "cpr inflection", "multipliers certified"}
 verbs = pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
 
 
