@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import times
-from jaxreg.pytree import as_number, flatten, is_schedule
+from jaxreg.pytree import as_number, flatten
 from jaxreg.transforms.base import at, check_rate
 
 
@@ -49,8 +49,7 @@ class Ascent:
 
     def at(self, count) -> "Ascent":
         """The same with its schedules at `count`."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Ascent(**{name: at(value, count) if is_schedule(value) else value for name, value in fields.items()})
+        return Ascent(*(at(getattr(self, field.name), count) for field in dataclasses.fields(self)))
 
     @property
     def damped(self) -> bool:
@@ -60,15 +59,14 @@ class Ascent:
     def begin(self, violations, start=None):
         """α_0 for a tree of violations: `start` for all, or for each its own, by path; by default 0."""
         leaves, structure = flatten(violations)
-        own = dict(flatten(start)[0])
-        alone = None if start is None or not jax.tree_util.all_leaves([start]) else start
-        if alone is None and start is not None and own.keys() != dict(leaves).keys():
+        one = start is None or jax.tree_util.all_leaves([start])
+        own = dict.fromkeys(dict(leaves), start) if one else dict(flatten(start)[0])
+        if own.keys() != dict(leaves).keys():
             raise ValueError(
                 "multipliers need a `start` for all violations, or a tree like them: "
                 f"{jax.tree.structure(violations)}; got {jax.tree.structure(start)}."
             )
-        given = [alone if start is None or alone is not None else own[path] for path, _ in leaves]
-        return jax.tree.unflatten(structure, [_filled(v, a) for (_, v), a in zip(leaves, given, strict=True)])
+        return jax.tree.unflatten(structure, [_filled(v, own[path]) for path, v in leaves])
 
     def smooth(self, last, v, count) -> jax.Array:
         """ξ_t = ν·ξ_{t−1} + (1 − ν)·v_t, from ξ_{−1} = v_0."""
@@ -78,20 +76,20 @@ class Ascent:
         """ξ_t − ξ_{t−1}; from or to an infinite violation (bound = ∞) it is none, as from ξ_{−1} to ξ_0."""
         return jnp.where((count == 0) | jnp.isinf(last) | jnp.isinf(new), 0, new - last)
 
-    def step(self, equality: bool, alpha, v, start, change=None) -> jax.Array:
-        """α_{t+1}."""
+    def step(self, equality: bool, alpha, v, change=None) -> jax.Array:
+        """α_{t+1}, but for restarts."""
         rise = times(jnp.asarray(self.dual_learning_rate, v.dtype), v)
         if change is not None:
             rise = rise + times(jnp.asarray(self.proportional, v.dtype), change)
         if self.log_space:
             # Within the normal numbers: a multiplier that slept or ran away for long has to be able to return.
             info = jnp.finfo(v.dtype)
-            new = jnp.clip(alpha * jnp.exp(rise), info.tiny, info.max)
-        else:
-            new = dual(equality, alpha + rise, v)
-        if self.restart and not equality:
-            new = jnp.where(v < 0, jnp.minimum(new, start), new)
-        return new
+            return jnp.clip(alpha * jnp.exp(rise), info.tiny, info.max)
+        return dual(equality, alpha + rise, v)
+
+    def fall(self, equality: bool, alpha, v, start) -> jax.Array:
+        """α_{t+1} after a restart: no more than its start where v < 0."""
+        return alpha if equality else jnp.where(v < 0, jnp.minimum(alpha, start), alpha)
 
     def weight(self, equality: bool, alpha, v) -> jax.Array:
         """[α + c·v]₊, what the gradient of the violation is multiplied by."""

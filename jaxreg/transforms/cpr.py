@@ -11,9 +11,10 @@ from jaxreg.arrays import group_axes, times
 from jaxreg.penalties import Penalty, SquaredL2, Sum, Towards
 from jaxreg.pytree import Noun, entries, is_noun, is_schedule, lift, noun, nouns_of, pairs, title
 from jaxreg.requirements import require_penalties
+from jaxreg.transforms.ascent import dual
 from jaxreg.transforms.base import OnStep, at, at_first, check_rate, need_params
 from jaxreg.transforms.bounds import Bound, Fixed, Rule, Trend, as_rule, inflection_point
-from jaxreg.transforms.proximal import move
+from jaxreg.transforms.proximal import shrink
 
 RIDGE, INFLECTION = SquaredL2(1.0), inflection_point()
 
@@ -120,12 +121,8 @@ def cpr(pens, bound, dual_learning_rate=1.0, *, per_weight: bool = False) -> opt
             if per_weight:
                 rate = rate / max(jnp.size(p) // max(measure.size, 1), 1)
             over = jnp.where(measure == now.k, 0, measure - now.k)  # two infinities differ by nothing
-            alpha = alpha + times(rate, over)
-            # At 0 a larger rate has an effect where R > k only: so has its derivative.
-            alpha = jnp.where(~now.active | (alpha < 0) | ((alpha == 0) & (over <= 0)), 0, alpha)
-            moved = move(u, p, lambda z: bounded.prox(z, alpha), bounded.penalty)
-            widest = max(u.dtype, jnp.result_type(p), key=lambda dtype: jnp.finfo(dtype).bits)
-            return _Leaf(moved.astype(widest), alpha, now)
+            alpha = jnp.where(now.active, dual(False, alpha + times(rate, over), over), 0)
+            return _Leaf(shrink(bounded, u, p, alpha), alpha, now)
 
         rest = (updates, params, state.bound, state.active, *(state.trend or ()))
         leaves = lift(follow, bounded, state.alpha, *rest)

@@ -195,18 +195,18 @@ def primal_dual(
         if ascent.damped:
             smoothed = each(lambda _, last, v: now.smooth(last, v, state.count), state.smoothed, seen)
             change = [each(lambda _, last, new: now.change(last, new, state.count), state.smoothed, smoothed)]
-        alpha = each(now.step, state.alpha, seen, ascent.begin(seen, start), *change)
+        alpha = each(now.step, state.alpha, seen, *change)
+        if ascent.restart:
+            alpha = each(now.fall, alpha, seen, ascent.begin(seen, start))
         weights = each(now.weight, alpha if ascent.alternating else state.alpha, v)
         updates = push(updates, weights)
 
         certificate = None
         if certify:
             certificate = residuals(updates, each, weights, seen)
-            certificate = KKTResiduals(
-                *(new.astype(old.dtype) for new, old in zip(certificate, state.residuals, strict=True))
-            )
-        violation = seen if certify else None
-        return updates, MultipliersState(optax.safe_increment(state.count), alpha, smoothed, violation, certificate)
+            certificate = jax.tree.map(lambda new, old: new.astype(old.dtype), certificate, state.residuals)
+        kept = seen if certify else None
+        return updates, MultipliersState(optax.safe_increment(state.count), alpha, smoothed, kept, certificate)
 
     return OnGradients(init, update)
 
