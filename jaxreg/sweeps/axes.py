@@ -133,11 +133,11 @@ def dependency_order(names, when: dict[str, dict]) -> list[str]:
         return list(graphlib.TopologicalSorter({name: when.get(name, {}).keys() for name in names}).static_order())
     except graphlib.CycleError as error:
         raise ValueError(
-            f"`conditional` needs conditions without a circle, got {' <- '.join(error.args[1])}."
+            f"`conditional` needs conditions without a circle, got {' -> '.join(error.args[1])}."
         ) from None
 
 
-def holds(column: Column, name: str, wanted) -> np.ndarray:
+def holds(column: Column, name: str, wanted, may_lack: bool = False) -> np.ndarray:
     """(n,) where a column has the wanted value, or one of a list of them."""
     found = np.zeros(len(column.values), bool)
     for value in wanted if isinstance(wanted, (list, range, np.ndarray)) else [wanted]:
@@ -146,7 +146,7 @@ def holds(column: Column, name: str, wanted) -> np.ndarray:
             here = np.array([same(given, value) or same(label, value) for given, label in labels])
         else:
             here = column.values == value if is_number(value) else np.zeros_like(found)
-        if not here.any():
+        if not (may_lack or here.any()):
             raise ValueError(f"`conditional` needs a value that {name!r} has, got {value!r}.")
         found |= here
     return found & column.present

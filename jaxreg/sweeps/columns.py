@@ -56,11 +56,10 @@ class Column:
         values = plain(self.values)
         if self.is_static:
             kinds = {type(label) for label in self.labels[self.present]}
-            if not kinds or str in kinds or len(kinds) > 1:
+            blank = 0 if kinds == {int} else False if kinds == {bool} else 0.0
+            values = np.array([blank if label == "" else label for label in self.labels])
+            if len(kinds) != 1 or values.dtype.kind not in "biuf":
                 return np.array([str(label) for label in self.labels])
-            values = np.array(
-                [label if here else kinds.copy().pop()() for label, here in zip(self.labels, self.present, strict=True)]
-            )
         if self.present.all():
             return values
         wide = np.result_type(values.dtype, np.float64 if values.dtype.kind in "biu" else np.float16)
