@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ _count = itertools.count()
 
 def write_file(path: Path, write: Callable, process: int = 0) -> None:
     """Write by `write(file)` to a temporary file, flush it to the disk, then rename: never half a file at `path`."""
-    temporary = path.with_name(f"{path.name}.{process}-{next(_count)}.tmp")
+    temporary = path.with_name(f"{path.name}.{process}-{os.getpid()}-{next(_count)}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -36,13 +37,22 @@ def write_file(path: Path, write: Callable, process: int = 0) -> None:
 
 def write_json(path: Path, value, process: int = 0) -> None:
     """Write JSON, with the folder's entry flushed as well: what is written later may rely on it."""
-    write_file(path, lambda file: file.write(json.dumps(value).encode()), process)
+    write_file(path, lambda file: file.write(json.dumps(value, default=_parts).encode()), process)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def read_json(path: Path):
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(), object_hook=lambda d: complex(*d["complex"]) if [*d] == ["complex"] else d)
+
+
+def _parts(value: complex) -> dict:
+    return {"complex": [value.real, value.imag]}  # JSON has none
 
 
 def set_aside(path: Path, why: object) -> None:
@@ -56,7 +66,8 @@ def remove_leftovers(root: Path, process: int) -> None:
     """Temporary files of killed runs: our own, as we hold the lock, and those of processes that hold theirs no more."""
     leftovers: dict[str, list[Path]] = {}
     for path in root.rglob("*.tmp"):
-        leftovers.setdefault(path.suffixes[-2].lstrip(".").split("-")[0], []).append(path)
+        if found := re.search(r"\.(\d+)-\d+-\d+\.tmp$", path.name):
+            leftovers.setdefault(found[1], []).append(path)
     for owner, paths in leftovers.items():
         try:
             lock = contextlib.nullcontext() if owner == str(process) else Lock(root / f"lock-{owner}", wait=0)
@@ -97,7 +108,9 @@ class Lock:
                 return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise Locked(f"{path.parent} is in use by {_holder(path)}.") from None
+                    raise Locked(
+                        f"`sweep` needs a store of its own; {path.parent} is in use by {_holder(path)}."
+                    ) from None
                 time.sleep(0.02)
             except OSError as error:  # some network file systems have no locks
                 return log.warning("%s cannot be locked (%s): run one sweep at a time.", path.parent, error.strerror)

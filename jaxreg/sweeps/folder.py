@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from jaxreg.sweeps.files import read_json
+
 FORMAT = 1
 
 
@@ -20,6 +22,10 @@ def load(root: Path) -> dict | None:
         facts = json.loads((root / "sweep.json").read_text())
     except FileNotFoundError:
         return None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{root / 'sweep.json'} is damaged: {error}.") from None
+    if not isinstance(facts, dict) or "format" not in facts:
+        raise ValueError(f"{root / 'sweep.json'} is none that `sweep` wrote.")
     if facts["format"] > FORMAT:
         raise ValueError(
             f"{root} is a store of format {facts['format']}, by jaxreg {facts['jaxreg']}; this version reads {FORMAT}."
@@ -29,13 +35,14 @@ def load(root: Path) -> dict | None:
 
 def load_plans(root: Path) -> list[list[dict]]:
     """The tasks of each plan, in order."""
-    return [json.loads(path.read_text())["tasks"] for path in sorted((root / "plans").glob("[0-9]*.json"))]
+    return [read_json(path)["tasks"] for path in sorted((root / "plans").glob("[0-9]*.json"))]
 
 
 def blank() -> dict:
     """What a new store says of itself."""
     versions = {"jaxreg": sys.modules["jaxreg"].__version__, "jax": jax.__version__}
-    return {"format": FORMAT, **versions, "identity": None, "outputs": {}, "choices": {}, "space": None, "attrs": {}}
+    empty = {name: {} for name in ("outputs", "choices", "attrs", "coords")}
+    return {"format": FORMAT, **versions, "identity": None, "space": None, **empty}
 
 
 def check_folder(path: Path) -> None:

@@ -80,7 +80,7 @@ def read(path: Path, names: Iterable[str] | None = None, *, verify: bool = True)
                 _layouts.clear()
             _layouts[size] = [*known, layout]
         if verify and image[layout.checksum : layout.checksum + 8] != _checksum(image, layout.checksum):
-            raise Damaged("it has other bytes than were written.")
+            raise Damaged("it has other bytes than were written")
         wanted = [*layout.numbers, *layout.labels] if names is None else names
         return {name: _variable(layout, name, part) for name in wanted}
 
@@ -96,7 +96,7 @@ def _variable(layout: Layout, name: str, part):
     count = math.prod(shape)
     data = part(offset, offset + count * dtype.itemsize) if count else b""
     if len(data) != count * dtype.itemsize:
-        raise Damaged(f"it ends within {name!r}.")
+        raise Damaged(f"it ends within {name!r}")
     values = np.frombuffer(data, dtype).reshape(shape)
     return values.astype(bool) if is_bool else values.copy()
 
@@ -163,4 +163,4 @@ def _find_checksum(image: bytes) -> int:
         if at >= 4 and image[at - 4 : at + 4] == _checksum(image, at - 4):
             return at - 4
         at = image.find(_MAGIC, at + 1)
-    raise Damaged("it is cut off, or has other bytes than were written.")
+    raise Damaged("it is cut off, or has other bytes than were written")

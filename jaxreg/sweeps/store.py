@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxreg.sweeps import netcdf
-from jaxreg.sweeps.files import Lock, remove_leftovers, set_aside, write_file, write_json
+from jaxreg.sweeps.files import Lock, read_json, remove_leftovers, set_aside, write_file, write_json
 from jaxreg.sweeps.folder import blank, check_folder, chunk_path, load, load_plans
 from jaxreg.sweeps.identity import check_identity, merged_identity
 
@@ -45,9 +45,9 @@ class Store:
         self.group: dict[str, str] = {}
         self._plans = 0
 
-        check_folder(self.path)
-        check_identity(self.path, load(self.path), identity)  # before anything is touched
         with self._writing(self.path):
+            check_folder(self.path)
+            check_identity(self.path, load(self.path), identity)  # before anything is touched
             for folder in ("plans", "chunks", "carries"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.path / f"lock-{process}")
@@ -95,7 +95,7 @@ class Store:
                 for orphan in orphans:
                     set_aside(orphan, "its plan is lost")
                 write_json(path, plan, self._process)
-        elif json.loads(path.read_text()) != json.loads(json.dumps(plan)):
+        elif read_json(path) != plan:
             raise ValueError(f"`sweep` needs the same plan in each process of a run; {path} is another one.")
         return self._add(planned)
 
@@ -118,7 +118,7 @@ class Store:
         expected = _columns(self._arguments, self.tasks[task])
         try:
             found = netcdf.read(path, expected)
-            if not all(np.array_equal(found[name], expected[name]) for name in expected):
+            if not all(_same(found[name], expected[name]) for name in expected):
                 raise netcdf.Damaged("it has other configurations than planned")
         except FileNotFoundError:
             return False
@@ -130,12 +130,12 @@ class Store:
         return True
 
     def write(self, task: str, outputs: dict[str, np.ndarray]) -> None:
-        """Write the outputs, (rows, ...) each, of a finished task."""
+        """Write the outputs, (rows, ...) each, of a finished task; 'diverged' is added where it is not among them."""
         diverged = np.zeros(len(self.tasks[task]), bool)
         for output in outputs.values():
-            if output.dtype.kind in "fc":
+            if DIVERGED not in outputs and output.dtype.kind in "fc":
                 diverged |= ~np.isfinite(output).reshape(len(diverged), math.prod(output.shape[1:])).all(1)
-        variables = {**outputs, DIVERGED: diverged, **_columns(self._arguments, self.tasks[task])}
+        variables = {DIVERGED: diverged, **outputs, **_columns(self._arguments, self.tasks[task])}
         image = netcdf.encode(variables, {"group": self.group[task]})
         path = chunk_path(self.path, task)
         with self._writing(path):
@@ -143,7 +143,7 @@ class Store:
         self._finished.add(task)
 
     def read(self, task: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """The outputs of a finished task, or some of them."""
+        """The outputs of a finished task; or some of them, 'diverged' only where it is named."""
         found = netcdf.read(chunk_path(self.path, task), names)
         return {name: found[name] for name in found if names is not None or name not in {DIVERGED, *self._arguments}}
 
@@ -166,6 +166,8 @@ class Store:
                 return int(file["step"]), [file[f"leaf{i}"].view(dtype) for i, dtype in enumerate(dtypes)]
         except FileNotFoundError:
             return None
+        except (OSError, MemoryError):
+            raise
         except Exception as error:  # damage surfaces as errors of many types, from zipfile, zlib and numpy
             with self._writing(path):
                 set_aside(path, error)
@@ -173,7 +175,9 @@ class Store:
 
     def drop_carry(self, task: str) -> None:
         """Forget the state of a task."""
-        self._carry_path(task).unlink(missing_ok=True)
+        path = self._carry_path(task)
+        with self._writing(path):
+            path.unlink(missing_ok=True)
 
     def _carry_path(self, task: str) -> Path:
         return self.path / "carries" / f"{task}.npz"
@@ -188,19 +192,21 @@ class Store:
         """A fact that was kept, else None."""
         return load(self.path)["choices"].get(key)
 
-    def describe(self, space, outputs: dict[str, dict], attrs: dict) -> None:
+    def describe(self, space, outputs: dict[str, dict], attrs: dict, coords: dict | None = None) -> None:
         """What `open_store` shows: every configuration of every space so far, and the outputs of every group.
 
         Args:
             space: the configurations.
-            outputs: {group: {output: {"shape": [...], "dtype": "float32"}}}.
+            outputs: {group: {output: {"shape": [...], "dtype": "float32"}}}, and "dims" where its axes have names.
             attrs: of the dataset, in place of those before.
+            coords: of those dims, {name: list}.
         """
 
         def add(facts):
             facts["space"] = _joined(facts["space"], space)
             facts["outputs"].update(outputs)
             facts["attrs"].update(attrs)
+            facts["coords"].update(coords or {})
 
         self._update(add)
 
@@ -218,18 +224,26 @@ class Store:
         try:
             yield
         except OSError as error:
-            safe = f" {len(self._finished)} finished chunks are safe; the same call resumes." if self._finished else ""
+            count = sum(1 for _ in (self.path / "chunks").glob("*.nc"))
+            safe = f" The {count} finished chunks are safe; the same call resumes." if count else ""
             raise OSError(error.errno, f"`sweep` cannot write {path}: {error.strerror}.{safe}") from error
 
 
 def _columns(names: list[str], cells: list[tuple]) -> dict[str, np.ndarray | list[str]]:
     columns = {}
     for name, values in zip(names, zip(*cells, strict=True), strict=True):
-        if any(isinstance(value, str) for value in values):
+        numbers = np.array([np.nan if value is None else value for value in values])
+        if numbers.dtype.kind not in "biufc":
             columns[name] = ["" if value is None else str(value) for value in values]
         elif any(value is not None for value in values):
-            columns[name] = np.array([np.nan if value is None else value for value in values])
+            columns[name] = numbers
     return columns
+
+
+def _same(one, two) -> bool:
+    if isinstance(one, list) or isinstance(two, list):
+        return one == two
+    return one.dtype == two.dtype and one.tobytes() == two.tobytes()
 
 
 def _native(leaf: np.ndarray) -> np.ndarray:

@@ -1,0 +1,162 @@
+"""A store as a Dataset whose numbers are read when they are asked for."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import xarray
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from jaxreg.sweeps import netcdf
+from jaxreg.sweeps import runs as _runs  # noqa: F401 (gives the Dataset its `best` and `summary`)
+from jaxreg.sweeps.folder import chunk_path, load, load_plans
+from jaxreg.sweeps.spaces import Space
+from jaxreg.sweeps.store import DIVERGED
+
+
+def open_store(path: str | os.PathLike) -> xarray.Dataset:
+    r"""The results in a store of `sweep`, while it runs, where it was killed, or when it is done.
+
+    Nothing is locked and no code of the sweep is run. A variable is read from the finished chunks when its values are
+    asked for, and only as much of it as asked for. `xarray.open_dataset(path, engine="jaxreg")` does the same.
+
+    Args:
+        path: the folder, `sweep`'s `store`.
+
+    Returns:
+        A Dataset as `sweep` returns it, of all configurations of all runs on the store. Where some are not finished,
+        their values are NaN, integers and bools are floats, and `finished` tells them apart. Outputs whose shape
+        depends on static values are padded with NaN.
+
+    Raises:
+        ValueError: if there is no store, nothing was run in it yet, or (when reading) a chunk is damaged.
+    """
+    return xarray.open_dataset(path, engine=SweepBackend)
+
+
+class SweepBackend(BackendEntrypoint):
+    """xarray's engine 'jaxreg'."""
+
+    description = "Open stores of jaxreg's sweeps"
+    open_dataset_parameters = ("filename_or_obj", "drop_variables")
+
+    def guess_can_open(self, filename_or_obj) -> bool:
+        """Whether it is a folder that `sweep` wrote."""
+        return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "sweep.json").is_file()
+
+    def open_dataset(self, filename_or_obj, *, drop_variables=None) -> xarray.Dataset:
+        """The Dataset; see `open_store`."""
+        root = Path(filename_or_obj)
+        facts = load(root) if root.is_dir() else None
+        if facts is None:
+            raise ValueError(f"`open_store` needs a store of `sweep`, a folder with 'sweep.json'; got {root}.")
+        if facts["space"] is None:
+            raise ValueError(f"`open_store` needs a store in which a sweep was begun; {root} has none yet.")
+        space = Space.from_json(facts["space"])
+        rows = _Rows(root, space)
+        dims = tuple(space.sizes)
+        variables = {}
+        for name, (own, dtype, own_dims) in _merged(facts["outputs"], whole=bool(rows.finished.all())).items():
+            variables[name] = dims + own_dims, _lazy(rows, name, space.shape + own, dtype)
+        variables[DIVERGED] = dims, _lazy(rows, DIVERGED, space.shape, np.dtype(bool))
+        if not rows.finished.all():
+            variables["finished"] = dims, rows.finished.reshape(space.shape)
+        sizes = {dim: size for dims, data in variables.values() for dim, size in zip(dims, data.shape, strict=True)}
+        coords = {name: (dim, values) for name, (dim, values) in space.coords().items()}
+        coords |= {dim: (dim, v) for dim, v in facts["coords"].items() if len(v) == sizes.get(dim)}
+        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        return xarray.Dataset(
+            {name: variable for name, variable in variables.items() if name not in dropped},
+            {name: coord for name, coord in coords.items() if name not in dropped},
+            facts["attrs"],
+        )
+
+
+def _merged(outputs: dict[str, dict], whole: bool) -> dict[str, tuple[tuple[int, ...], np.dtype, tuple[str, ...]]]:
+    """Each output's largest shape over the groups, a dtype for all, with a NaN where one is needed, and its dims."""
+    merged = {}
+    for name in {name: None for group in outputs.values() for name in group}:
+        found = [group[name] for group in outputs.values() if name in group]
+        shapes = [tuple(output["shape"]) for output in found]
+        if len({len(shape) for shape in shapes}) > 1:
+            raise ValueError(f"`open_store` needs as many axes of {name!r} in each group, got shapes {shapes}.")
+        shape = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+        dtype = np.result_type(*(output["dtype"] for output in found))
+        if dtype.kind not in "fc" and not (whole and len(found) == len(outputs) and set(shapes) == {shape}):
+            dtype = np.promote_types(dtype, np.float32)
+        own = found[0].get("dims") or [f"{name}_dim_{i}" for i in range(len(shape))]
+        merged[name] = shape, dtype, tuple(own)
+    return merged
+
+
+class _Rows:
+    """Where in the chunk files each configuration of a space is."""
+
+    def __init__(self, root: Path, space: Space):
+        self.root, self.shape = root, space.shape
+        plans = load_plans(root)
+        there = {entry.name for entry in os.scandir(root / "chunks")}
+        places = {}
+        self.tasks = []
+        for plan, tasks in enumerate(plans):
+            for i, task in enumerate(tasks):
+                name = f"{plan:04d}-{i:06d}"
+                if f"{name}.nc" in there:
+                    places.update({tuple(cell): (len(self.tasks), row) for row, cell in enumerate(task["cells"])})
+                    self.tasks.append(name)
+        found = [places.get(cell, (-1, 0)) for cell in space.cells()]
+        self.task, self.row = np.array(found, np.int64).reshape(-1, 2).T
+        self.finished = self.task >= 0
+
+    def read(self, name: str, flat: np.ndarray, own: tuple[int, ...], key: tuple, dtype: np.dtype) -> np.ndarray:
+        """An output of the configurations `flat`, (flat.size, *own[key]) with `key` for each axis on its own."""
+        whole = np.full(own, np.nan if dtype.kind in "fc" else 0, dtype)
+        out = np.repeat(_select(whole[None], key), flat.size, axis=0)
+        order = np.argsort(self.task[flat], kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(self.task[flat][order])) + 1) if flat.size else ():
+            task = self.task[flat[at[0]]]
+            if task < 0:
+                continue
+            path = chunk_path(self.root, self.tasks[task])
+            try:
+                values = netcdf.read(path, [name], verify=False)[name][self.row[flat[at]]]
+            except KeyError:  # an output of other groups
+                continue
+            except netcdf.Damaged as error:
+                raise ValueError(f"{path} is damaged: {error}. The sweep, run again, replaces it.") from error
+            if values.shape[1:] != own:
+                part = np.repeat(whole[None], len(at), axis=0)
+                part[(slice(None), *map(slice, values.shape[1:]))] = values
+                values = part
+            out[at] = _select(values, key)
+        return out
+
+
+class _Output(BackendArray):
+    """One output, read by configurations."""
+
+    def __init__(self, rows: _Rows, name: str, shape: tuple[int, ...], dtype: np.dtype):
+        self._rows, self._name, self.shape, self.dtype = rows, name, shape, dtype
+
+    def __getitem__(self, key):
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple) -> np.ndarray:
+        shape = self._rows.shape
+        lead, own = key[: len(shape)], key[len(shape) :]
+        index = [np.arange(n)[k] for n, k in zip(shape, lead, strict=True)]
+        flat = np.ravel_multi_index(np.ix_(*map(np.atleast_1d, index)), shape)
+        values = self._rows.read(self._name, flat.reshape(-1), self.shape[len(shape) :], own, self.dtype)
+        return values.reshape(*(n for i in index for n in i.shape), *values.shape[1:])
+
+
+def _lazy(rows, name, shape, dtype) -> indexing.LazilyIndexedArray:
+    return indexing.LazilyIndexedArray(_Output(rows, name, shape, dtype))
+
+
+def _select(values: np.ndarray, key: tuple) -> np.ndarray:
+    """Index each axis but the first on its own; from the last, as an integer takes its axis away."""
+    for axis in reversed(range(len(key))):
+        values = values[(slice(None),) * (axis + 1) + (key[axis],)]
+    return values
