@@ -30,7 +30,7 @@ ALLOWED = {  # room -> rooms it may import
     "plotting": set(),
 }
 CORE = {"jax", "optax", "numpy"} | set(sys.stdlib_module_names)
-LAZY = {"xarray", "tqdm", "h5py"}
+LAZY = {"xarray", "tqdm", "h5py", "scipy"}
 
 
 def imports(path):

@@ -331,6 +331,13 @@ def test_sobol_points_fill_the_cube():
     assert np.bincount(space.coords()["n"][1]).tolist() == [8] * 8
 
 
+def test_conditions_of_conditions_in_a_sample():
+    axes = dict(a=["x", "y"], b=conditional([1, 2], a="x"), c=conditional(uniform(0, 1), b=2))
+    cells = sample(32, **axes).cells()
+    assert {(a, b, c is not None) for a, b, c in cells} == {("y", None, False), ("x", 1, False), ("x", 2, True)}
+    assert sample(32, **dict(reversed(axes.items()))).cells() == cells
+
+
 def test_random_draws_depend_on_the_name_alone():
     one = sample(4, method="random", lr=uniform(0, 1)).coords()["lr"][1]
     two = sample(4, method="random", a=uniform(0, 1), lr=uniform(0, 1)).coords()

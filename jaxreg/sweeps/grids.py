@@ -108,7 +108,7 @@ def configurations(rows, static=()) -> Space:
         given = (
             number_column("configurations", name, values) if batched else static_column("configurations", name, values)
         )
-        columns[name] = given.take(np.maximum(np.cumsum(present) - 1, 0)).where(present)
+        columns[name] = given.take(np.cumsum(present) - 1).where(present)
     return Space((Dim("config", columns),))
 
 

@@ -58,7 +58,6 @@ class Space:
     Raises:
         ValueError: if there is no dim, or two dims or arguments share a name.
 
-    >>> import jaxreg as jr
     >>> from jaxreg.sweeps.grids import grid
     >>> space = grid(lam=[0.1, 1.0], optimizer=["sgd", "adam"]) * grid(seed=range(3))
     >>> space
@@ -175,22 +174,22 @@ class Space:
 
     def groups(self) -> list[Group]:
         """The configurations by static values and absent arguments, in the order of their first ones."""
-        code = np.zeros((), np.int64)
+        code = np.zeros((), np.int64)  # ascending in the order of first appearance, as those of each dim are
         for dim in self.dims:
             own = _codes(dim)
             code = code[..., None] * (own.max() + 1) + own
         _, first, inverse = np.unique(code.reshape(-1), return_index=True, return_inverse=True)
         rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-        heads = {name: column for name, column in self.flat(first).items()}
+        heads = self.flat(first)
         groups = []
-        for at in np.argsort(first):
+        for at, own_rows in enumerate(rows):
             static = {n: c for n, c in heads.items() if c.is_static and c.present[at]}
             groups.append(
                 Group(
                     {name: column.values[at] for name, column in static.items()},
                     {name: column.labels[at] for name, column in static.items()},
                     tuple(n for n, c in heads.items() if not c.is_static and c.present[at]),
-                    rows[at],
+                    own_rows,
                     tuple(n for n, c in heads.items() if not c.present[at]),
                 )
             )
