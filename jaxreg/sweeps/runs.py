@@ -142,18 +142,22 @@ def summary(runs: xarray.Dataset, over: str | None = "seed") -> str:
         compiled = runs.attrs.get("compile_seconds")
         head = "" if compiled is None else f"compiled in {compiled:.1f} s, "
         lines.append(f"{head}ran {made} models in {seconds:.1f} s: {made / seconds:.3g} models/s")
-    scalars = [
-        name for name in runs if runs[name].dims == dims and name not in _OWN and runs[name].dtype.kind in "biuf"
-    ]
-    if scalars:
-        width = max(len(name) for name in ["output", *scalars[:_OUTPUTS_TOLD]])
+    told = scalars(runs)[:_OUTPUTS_TOLD]
+    if told:
+        width = max(len(name) for name in ["output", *told])
         repeated = f" (means over {over})" if over in dims else ""
         lines.append(f"{'output':{width}}{'least':>11}{'median':>10}{'largest':>10}  least at{repeated}")
-        lines += [_row(runs, name, over, width) for name in scalars[:_OUTPUTS_TOLD]]
-    others = [str(name) for name in runs if name not in _OWN and name not in scalars[:_OUTPUTS_TOLD]]
+        lines += [_row(runs, name, over, width) for name in told]
+    others = [str(name) for name in runs if name not in _OWN and name not in told]
     if others:
         lines.append("also: " + ", ".join(others))
     return Summary("\n".join(lines))
+
+
+def scalars(runs: xarray.Dataset) -> list[str]:
+    """The names of the outputs that are one number per configuration."""
+    dims = _space_dims(runs)
+    return [str(n) for n in runs if runs[n].dims == dims and n not in _OWN and runs[n].dtype.kind in "biuf"]
 
 
 class Summary(str):
