@@ -15,7 +15,7 @@ from jaxreg.sweeps.spaces import Space
 from jaxreg.sweeps.store import DIVERGED
 
 
-def open_store(path: str | os.PathLike) -> xarray.Dataset:
+def open_store(path: str | os.PathLike, space: Space | None = None) -> xarray.Dataset:
     r"""The results in a store of `sweep`, while it runs, where it was killed, or when it is done.
 
     Nothing is locked and no code of the sweep is run. A variable is read from the finished chunks when its values are
@@ -23,6 +23,7 @@ def open_store(path: str | os.PathLike) -> xarray.Dataset:
 
     Args:
         path: the folder, `sweep`'s `store`.
+        space: the configurations to show; None is all of them.
 
     Returns:
         A Dataset as `sweep` returns it, of all configurations of all runs on the store. Where some are not finished,
@@ -32,20 +33,20 @@ def open_store(path: str | os.PathLike) -> xarray.Dataset:
     Raises:
         ValueError: if there is no store, nothing was run in it yet, or (when reading) a chunk is damaged.
     """
-    return xarray.open_dataset(path, engine=SweepBackend)
+    return xarray.open_dataset(path, engine=SweepBackend, space=space)
 
 
 class SweepBackend(BackendEntrypoint):
     """xarray's engine 'jaxreg'."""
 
     description = "Open stores of jaxreg's sweeps"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables")
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "space")
 
     def guess_can_open(self, filename_or_obj) -> bool:
         """Whether it is a folder that `sweep` wrote."""
         return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "sweep.json").is_file()
 
-    def open_dataset(self, filename_or_obj, *, drop_variables=None) -> xarray.Dataset:
+    def open_dataset(self, filename_or_obj, *, drop_variables=None, space=None) -> xarray.Dataset:
         """The Dataset; see `open_store`."""
         root = Path(filename_or_obj)
         facts = load(root) if root.is_dir() else None
@@ -53,8 +54,9 @@ class SweepBackend(BackendEntrypoint):
             raise ValueError(f"`open_store` needs a store of `sweep`, a folder with 'sweep.json'; got {root}.")
         if facts["space"] is None:
             raise ValueError(f"`open_store` needs a store in which a sweep was begun; {root} has none yet.")
-        space = Space.from_json(facts["space"])
-        rows = _Rows(root, space)
+        space = Space.from_json(facts["space"]) if space is None else space
+        halving = "halving" in facts["identity"]["options"]
+        rows = _Rows(root, space, sorted(facts["identity"]["arguments"]).index("rung") if halving else None)
         dims = tuple(space.sizes)
         variables = {}
         for name, (own, dtype, own_dims) in _merged(facts["outputs"], whole=bool(rows.finished.all())).items():
@@ -93,17 +95,23 @@ def _merged(outputs: dict[str, dict], whole: bool) -> dict[str, tuple[tuple[int,
 class _Rows:
     """Where in the chunk files each configuration of a space is."""
 
-    def __init__(self, root: Path, space: Space):
+    def __init__(self, root: Path, space: Space, rung: int | None = None):
         self.root, self.shape = root, space.shape
         plans = load_plans(root)
         there = {entry.name for entry in os.scandir(root / "chunks")}
-        places = {}
+        places, highest = {}, {}
         self.tasks = []
         for plan, tasks in enumerate(plans):
             for i, task in enumerate(tasks):
                 name = f"{plan:04d}-{i:06d}"
                 if f"{name}.nc" in there:
-                    places.update({tuple(cell): (len(self.tasks), row) for row, cell in enumerate(task["cells"])})
+                    for row, cell in enumerate(task["cells"]):
+                        if rung is not None:  # of a configuration that went on from rung to rung, the last
+                            cell, at = cell[:rung] + cell[rung + 1 :], cell[rung]
+                            if at < highest.setdefault(tuple(cell), at):
+                                continue
+                            highest[tuple(cell)] = at
+                        places[tuple(cell)] = len(self.tasks), row
                     self.tasks.append(name)
         found = [places.get(cell, (-1, 0)) for cell in space.cells()]
         self.task, self.row = np.array(found, np.int64).reshape(-1, 2).T
@@ -148,7 +156,7 @@ class _Output(BackendArray):
         index = [np.arange(n)[k] for n, k in zip(shape, lead, strict=True)]
         flat = np.ravel_multi_index(np.ix_(*map(np.atleast_1d, index)), shape)
         values = self._rows.read(self._name, flat.reshape(-1), self.shape[len(shape) :], own, self.dtype)
-        return values.reshape(*(n for i in index for n in i.shape), *values.shape[1:])
+        return values.reshape(sum((i.shape for i in index), ()) + values.shape[1:])
 
 
 def _lazy(rows, name, shape, dtype) -> indexing.LazilyIndexedArray:
