@@ -140,8 +140,6 @@ def test_progress(problem, capfd, monkeypatch, with_tqdm):
         ({"lam": []}, ValueError, r"`grid` needs a non-empty .* got shape \(0,\) for 'lam'"),
         ({"lam": 0.1}, ValueError, r"`grid` needs .* got shape \(\) for 'lam'"),
         ({"lam": [[0.1]]}, ValueError, r"`grid` needs .* got shape \(1, 1\) for 'lam'"),
-        ({"name": ["a", "b"]}, TypeError, "`grid` needs numbers, got <U1 for 'name'"),
-        ({"f": [jnp.sin]}, TypeError, "`grid` needs numbers, got object for 'f'"),
     ],
 )
 def test_bad_grids(axes, error, message):
@@ -156,7 +154,7 @@ def test_bad_grids(axes, error, message):
         (lambda: jr.sweep(lambda lam: lam, jr.grid(lam=[1.0]), x=1), ValueError, "each fixed argument .*; got 'x'"),
         (lambda: jr.sweep(lambda lam, y: lam, jr.grid(lam=[1.0])), ValueError, r"missing: \['y'\]"),
         (lambda: jr.sweep(lambda lam: lam, jr.grid(lam=[1.0]), lam=2.0), ValueError, r"\['lam'\] both as axis and"),
-        (lambda: jr.sweep(lambda lam: lam, {"lam": [1.0]}), TypeError, r"`sweep` needs a grid made by `grid"),
+        (lambda: jr.sweep(lambda lam: lam, {"lam": [1.0]}), TypeError, r"`sweep` needs a space such as `grid"),
         (lambda: jr.sweep(lambda lam: lam, jr.grid(lam=[1.0]), chunk=0), ValueError, "`chunk` >= 1 or None, got 0"),
         (lambda: jr.sweep(lambda lam: {"lam": lam}, jr.grid(lam=[1.0])), ValueError, "outputs named unlike .*'lam'"),
         (lambda: jr.sweep(lambda lam: {"a": {"b": lam}, "a.b": lam}, jr.grid(lam=[1.0])), ValueError, "distinct names"),
@@ -170,7 +168,7 @@ def test_bad_grids(axes, error, message):
         (
             lambda: jr.sweep(lambda s: {"a": jnp.ones(2), "a_dim_0": s}, jr.grid(s=[1])),
             ValueError,
-            "dims with distinct names",
+            "outputs and dims with distinct names",
         ),
         (lambda: jr.sweep(lambda diverged: 1.0, jr.grid(diverged=[1])), ValueError, "axes named unlike .*'diverged'"),
         (lambda: jr.sweep(lambda s: "text", jr.grid(s=[1])), TypeError, "`sweep` needs `train` to return arrays"),

@@ -1,196 +1,172 @@
-"""The engine: trace once, compile once, run a chunk of configurations at a time."""
+"""The engine: trace once a group, choose chunks, compute those that are not finished yet, put the results together."""
 
-import inspect
-import sys
+import hashlib
+import json
+import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxreg.sweeps.grid import Grid
+from jaxreg.sweeps import arguments
+from jaxreg.sweeps.competition import compete, extent
+from jaxreg.sweeps.farm import Farm
+from jaxreg.sweeps.fixed import Fixed
+from jaxreg.sweeps.grids import as_space
+from jaxreg.sweeps.memory import Memory
+from jaxreg.sweeps.plan import Plan
+from jaxreg.sweeps.program import Program, mesh_of
+from jaxreg.sweeps.progress import Bar
+from jaxreg.sweeps.results import agreed, collect
+from jaxreg.sweeps.running import specification
+from jaxreg.sweeps.trainable import Trainable
+from jaxreg.sweeps.work import Work
 
 if TYPE_CHECKING:
     import xarray
 
+log = logging.getLogger("jaxreg.sweeps")
+FARMED = 32  # configurations in a chunk for workers, of which nothing is known here
+
 
 def sweep(
-    train: Callable, grid: Grid, *, chunk: int | None = None, progress: bool = False, **fixed
+    train: Callable | Trainable,
+    space,
+    *,
+    chunk: int | None = None,
+    store: str | os.PathLike | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    executor=None,
+    halving=None,
+    memory: int | None = None,
+    progress: bool | str = False,
+    callbacks: Sequence[Callable] = (),
+    **fixed,
 ) -> "xarray.Dataset":
-    r"""Run `train` for every configuration of a grid, as one vectorised program.
+    r"""Run `train` for every configuration of a space, as one vectorised program for each set of static values.
 
-    `train` is traced once, whatever the number of configurations, and `vmap`ped over a chunk of them at a time.
+    Numbers of the space are batched; strings, functions, objects and what is in `static(...)` are compiled in: `train`
+    is traced once and compiled once for each combination of those, the largest program first.
 
     Args:
-        train: a pure function; the grid's axes and `fixed` are its arguments, by name. It returns an array, or a
-            (nested) dict of arrays; the same shapes for every configuration.
-        grid: the configurations, `jr.grid(lam=..., lr=..., seed=...)`. Each value arrives as a traced scalar.
-        chunk: how many configurations run at once (memory grows with it); None runs all at once. Another chunk may
-            change results by rounding, the same one does not.
-        progress: show a progress bar (tqdm's where it is installed, else plain lines), a tick per chunk.
+        train: a pure function, or a `Trainable`; the axes and `fixed` are its arguments, by name. It returns an array,
+            or a (nested) dict of arrays; the same shapes for all numbers, others perhaps for other static values.
+        space: the configurations: `grid(lam=..., lr=..., seed=range(3))`, `zipped`, `sample`, products and unions of
+            them, or a list of dicts. Each number arrives as a traced scalar.
+        chunk: how many configurations run at once; a multiple of the number of devices is taken. None chooses by the
+            memory that the compiled program needs and by short trials (see `memory`; logged in "jaxreg.sweeps" and
+            kept for the program). Another chunk may change results by rounding, the same one does not.
+        store: a folder. Every finished chunk is written there at once, and a run that was killed goes on from there to
+            the same bits; a space with more values is extended. What was made by another `train` or other fixed
+            arguments is refused. The result is read lazily from it, so it may be larger than memory.
+        devices: where to run; None is every device of this process. Under `jax.distributed` each process runs its share
+            of the chunks, and all return all results.
+        executor: any executor of the form of `concurrent.futures` (process pools by spawn, loky, Dask's), or a function
+            that makes one, which is called again when its workers die. A chunk is a task; `train` is pickled.
+        halving: `halving(...)` or `hyperband(...)`: a `Trainable` trains on with the best alone.
+        memory: bytes that a chunk may take; None is half of the free memory, or .8 of that of the accelerators.
+        progress: show a bar, or lines in a log; the name of an output shows its least value so far as well.
+        callbacks: functions of (done, total, chunk), called after each chunk; `chunk` has the arguments and outputs of
+            its configurations, name -> array.
         **fixed: further arguments of `train`. Arrays in them are arguments of the program, not constants in it;
             anything else is passed as it is.
 
     Returns:
-        An `xarray.Dataset`. Its dims are the grid's axes, followed by `<name>_dim_0`, ... for outputs with axes of
+        An `xarray.Dataset`. Its dims are those of the space, followed by `<name>_dim_0`, ... for outputs with axes of
         their own; names in nested outputs are joined by '.', a bare array is called 'value'. `diverged` is True where a
-        configuration has a non-finite output; its neighbours are not affected. `attrs` say how long compiling and
-        running took, in seconds.
+        configuration has a non-finite output; its neighbours are not affected. Ctrl-C ends the sweep after the chunk
+        that runs: `finished` is then False, and outputs NaN, for the rest. `attrs` say how long compiling and running
+        took, in seconds. `runs.best(metric)` and `runs.summary()` tell what came out.
 
     Raises:
-        ValueError: if the axes and `fixed` do not fit the arguments of `train`, `chunk` < 1, or an output's name is
-            taken.
-        TypeError: if `grid` is no grid, or an output is no array.
+        ValueError: if the axes and `fixed` do not fit the arguments of `train`, `chunk` < 1, an output's name is taken,
+            or the store was made by another sweep.
+        TypeError: if `space` is no space, or an output is no array.
 
     >>> import jaxreg as jr
     >>> runs = sweep(lambda lam, seed: {"loss": lam * seed}, jr.grid(lam=[0.5, 2.0], seed=range(3)))
     >>> runs["loss"].sel(lam=2.0).values.tolist()
     [0.0, 2.0, 4.0]
     """
-    _check(train, grid, chunk, fixed)
-    size = grid.size
-    chunk = min(int(chunk or size), size)
+    arguments.check_chunk(chunk)
+    space = as_space(space)
+    groups = space.groups()
+    arguments.check_arguments(train, space, groups, fixed)
+    if halving is not None and not isinstance(train, Trainable):
+        raise TypeError(f"`sweep` needs a `Trainable` for `halving`, got {train!r}.")
 
-    leaves, structure = jax.tree.flatten(fixed)
-    is_array = [isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype.kind not in "OSUMm" for leaf in leaves]
-    arrays = jax.device_put([leaf for leaf, array in zip(leaves, is_array, strict=True) if array])
+    began = time.perf_counter()
+    mesh = mesh_of(jax.local_devices() if devices is None else devices)
+    held = Fixed(fixed)
+    shared = jax.device_put(held.arrays, NamedSharding(mesh, PartitionSpec()))
+    programs, dtypes = {}, {}
+    for group in groups:
+        numbers = space.numbers(group.numbers, group.rows)
+        dtypes[group.name] = {name: arguments.check_numbers(name, values) for name, values in numbers.items()}
+        programs[group.name] = Program(train, group.static, dtypes[group.name], held, shared, mesh, group.name)
+    outputs = {name: specification(program) for name, program in programs.items()}
+    arguments.check_outputs(space, outputs)
+    for option, metric in (("progress", progress), ("halving", getattr(halving, "metric", None))):
+        if isinstance(metric, str):
+            arguments.check_metric(option, metric, outputs)
+    farm = None
+    if executor is not None:
+        farm = Farm(executor, train, {group.name: group.static for group in groups}, dtypes, fixed)
 
-    def run_chunk(configurations, arrays):
-        arrays = iter(arrays)
-        merged = [next(arrays) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
-        rest = jax.tree.unflatten(structure, merged)
-        return jax.vmap(lambda configuration: _arrays(train(**configuration, **rest)))(configurations)
+    process, processes = jax.process_index(), jax.process_count()
+    names = sorted([*space.arguments, *(["rung"] if halving is not None else [])])
+    steps, every = (train.steps, train.every) if isinstance(train, Trainable) else (1, 1)
+    with _records(store, space, names, held, programs, halving, process) as records:
+        plan = Plan(space, groups, programs, records, chunk or (FARMED if farm else None), memory, agreed)
+        work = Work(programs, dtypes, records, names, farm=farm, share=(process, processes))
+        work.metric, work.callbacks = progress if isinstance(progress, str) else None, callbacks
+        coords = {"step": list(range(every, steps + 1, every))} if isinstance(train, Trainable) else {}
+        records.describe(space, outputs, {}, coords)
+        work.total = len({*plan.cells})
+        tasks = plan.tasks(plan.cells) if halving is None else []
+        work.done = sum(len(records.tasks[task]) for task in tasks if records.finished(task))
+        expected = work.total * steps if halving is None else extent(plan, halving, steps, every)
+        prepared = time.perf_counter()
+        unit = "step" if isinstance(train, Trainable) else "model"
+        with Bar(expected, progress if process == 0 else False, unit, work.done * steps) as work.bar:
+            if halving is None:
+                work.run(tasks, end=steps)
+            else:
+                compete(work, plan, halving, steps, every)
+        compiling = prepared - began + work.compile_seconds
+        running = time.perf_counter() - began - compiling
+        sizes = plan.chunks if len(plan.chunks) != 1 else next(iter(plan.chunks.values()))
+        attrs = {"chunk": json.dumps(sizes), "compile_seconds": compiling, "run_seconds": running}
+        attrs["chunk"] = sizes if isinstance(sizes, int) else json.dumps(sizes)
+        records.describe(space, {}, attrs)
+        if work.interrupted:
+            log.warning("Stopped: %d of %d configurations are done.", work.done, work.total)
+        if store is not None and processes == 1:
+            from jaxreg.sweeps.backend import open_store
 
-    start = time.perf_counter()
-    lowered = jax.jit(run_chunk).lower(_inputs(grid, 0, chunk), arrays)
-    names = _output_names(lowered.out_info, grid)
-    compiled = lowered.compile()
-    compiled_at = time.perf_counter()
+            return open_store(store, space=space)
+        found, finished = collect(records, plan.cells, names, outputs, processes)
+    from jaxreg.sweeps import runs
 
-    outputs = [np.empty((size, *out.shape[1:]), _stored(out.dtype)) for out in jax.tree.leaves(lowered.out_info)]
-    with _Bar(size, progress) as bar:
-        for first in range(0, size, chunk):
-            count = min(chunk, size - first)
-            results = jax.tree.leaves(compiled(_inputs(grid, first, chunk), arrays))
-            for output, result in zip(outputs, results, strict=True):
-                output[first : first + count] = np.asarray(result)[:count]
-            bar.update(count)
-    finished = time.perf_counter()
-
-    seconds = {"compile_seconds": compiled_at - start, "run_seconds": finished - compiled_at}
-    return _dataset(grid, dict(zip(names, outputs, strict=True)), {"chunk": chunk, **seconds})
-
-
-def _check(train, grid, chunk, fixed) -> None:
-    if not isinstance(grid, Grid):
-        raise TypeError(f"`sweep` needs a grid made by `grid(...)`, got {grid!r}.")
-    whole = isinstance(chunk, (int, np.integer)) and not isinstance(chunk, bool)
-    if chunk is not None and not (whole and chunk >= 1):
-        raise ValueError(f"`sweep` needs `chunk` >= 1 or None, got {chunk!r}.")
-    if "diverged" in grid.axes:
-        raise ValueError("`sweep` needs axes named unlike its own variable 'diverged'.")
-    for name, values in grid.axes.items():
-        if np.issubdtype(values.dtype, np.integer) and not np.array_equal(values, values.astype(_device_dtype(values))):
-            raise ValueError(
-                f"`sweep` needs integers that fit {_device_dtype(values)} for {name!r}, got {values}; or enable x64."
-            )
-    clash = sorted(grid.axes.keys() & fixed.keys())
-    if clash:
-        raise ValueError(f"`sweep` needs each argument of `train` once, got {clash} both as axis and as fixed.")
-    given = [*grid.axes, *fixed]
-    parameters = inspect.signature(train).parameters.values()
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [p.name for p in named]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for name in given:
-            if name not in names:
-                kind = "grid axis" if name in grid.axes else "fixed argument"
-                raise ValueError(f"`sweep` needs each {kind} to be an argument of `train`, {names}; got {name!r}.")
-    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
-    if missing:
-        raise ValueError(f"`sweep` needs an axis or a fixed argument for each argument of `train`; missing: {missing}.")
-
-
-def _device_dtype(values: np.ndarray) -> np.dtype:
-    return jax.dtypes.canonicalize_dtype(values.dtype)
+    diverged, dims = found.pop("diverged"), {k: out["dims"] for group in outputs.values() for k, out in group.items()}
+    return runs.dataset(space, found, attrs, finished=finished, diverged=diverged, dims=dims, coords=coords)
 
 
-def _arrays(outputs):
-    for leaf in jax.tree.leaves(outputs):
-        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
-            raise TypeError(f"`sweep` needs `train` to return arrays, got {leaf!r}.")
-    return outputs
+def _records(store, space, names, fixed, programs, halving, process):
+    if store is None:
+        return Memory()
+    from jaxreg.sweeps.store import Store
+
+    options = {}
+    if halving is not None:  # who goes on depends on all of the configurations
+        options = {"halving": repr(halving), "configurations": _hash(sorted(map(repr, space.cells())))}
+    train = {name: program.text for name, program in programs.items()}
+    identity = {"arguments": names, "fixed": fixed.describe(), "train": train, "options": options}
+    return Store(store, identity, process=process)
 
 
-def _inputs(grid: Grid, first: int, chunk: int) -> dict[str, jax.Array]:
-    # Past the end the last configuration runs again: every chunk has the shape that was compiled.
-    return {name: jnp.asarray(values) for name, values in grid.rows(first, first + chunk).items()}
-
-
-def _output_names(outputs, grid: Grid) -> list[str]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(outputs)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") or "value" for path, _ in paths]
-    for name, (_, out) in zip(names, paths, strict=True):
-        if jnp.issubdtype(out.dtype, jax.dtypes.extended):
-            raise TypeError(f"`sweep` needs `train` to return numbers, got {out.dtype} as {name!r}.")
-        if name in grid.axes or name == "diverged" or "/" in name:
-            taken = [*grid.axes, "diverged"]
-            raise ValueError(f"`sweep` needs outputs named unlike {taken} and without '/', got {name!r}.")
-    own = [dim for name, (_, out) in zip(names, paths, strict=True) for dim in _own_dims(name, len(out.shape) - 1)]
-    if len({*names, *own}) < len(names) + len(own):
-        raise ValueError(f"`sweep` needs outputs and dims with distinct names, got {names + own}.")
-    return names
-
-
-def _own_dims(name: str, number: int) -> list[str]:
-    return [f"{name}_dim_{i}" for i in range(number)]
-
-
-def _stored(dtype) -> np.dtype:
-    """NumPy's dtype for an output: those it does not know, such as bfloat16, become float32."""
-    return np.dtype(dtype) if np.dtype(dtype).kind in "biufc" else np.dtype(np.float32)
-
-
-def _dataset(grid: Grid, outputs: dict[str, np.ndarray], attrs: dict) -> "xarray.Dataset":
-    import xarray
-
-    diverged = np.zeros(grid.size, bool)
-    variables = {}
-    for name, output in outputs.items():
-        diverged |= ~np.isfinite(output.reshape(grid.size, -1)).all(1)
-        dims = [*grid.axes, *_own_dims(name, output.ndim - 1)]
-        variables[name] = (dims, output.reshape(grid.shape + output.shape[1:]))
-    variables["diverged"] = ([*grid.axes], diverged.reshape(grid.shape))
-    return xarray.Dataset(variables, coords=grid.axes, attrs=attrs)
-
-
-class _Bar:
-    """Progress over the configurations: tqdm's bar, or a plain line per chunk without tqdm."""
-
-    def __init__(self, total: int, show: bool):
-        self._total, self._done, self._start, self._show, self._bar = total, 0, time.perf_counter(), show, None
-        if show:
-            try:
-                from tqdm.auto import tqdm
-
-                self._bar = tqdm(total=total, unit="model", desc="sweep")
-            except ImportError:
-                pass
-
-    def update(self, count: int) -> None:
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-        elif self._show:
-            rate = self._done / (time.perf_counter() - self._start)
-            left = (self._total - self._done) / rate
-            print(f"sweep: {self._done}/{self._total} models, {rate:.1f} models/s, {left:.0f} s left", file=sys.stderr)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
+def _hash(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,71 @@
+"""What is asked of `sweep`, checked before anything runs."""
+
+import jax
+import numpy as np
+
+from jaxreg.sweeps.spaces import Group, Space
+from jaxreg.sweeps.trainable import Named, Trainable
+
+OWN = ("diverged", "finished")  # the variables that `sweep` adds
+
+
+def check_chunk(chunk) -> None:
+    """An integer of at least 1, or None."""
+    whole = isinstance(chunk, (int, np.integer)) and not isinstance(chunk, bool)
+    if chunk is not None and not (whole and chunk >= 1):
+        raise ValueError(f"`sweep` needs `chunk` >= 1 or None, got {chunk!r}.")
+
+
+def check_arguments(train, space: Space, groups: list[Group], fixed: dict) -> None:
+    """Each argument of `train` comes once, from the space or from what is fixed, in every group."""
+    taken = sorted({*space.arguments, *space.sizes} & {*OWN})
+    if taken:
+        raise ValueError(f"`sweep` needs axes named unlike its own variables, got {taken}.")
+    clash = sorted({*space.arguments} & fixed.keys())
+    if clash:
+        raise ValueError(f"`sweep` needs each argument of `train` once, got {clash} both as axis and as fixed.")
+    parts = train.parts if isinstance(train, Trainable) else [Named(train)]
+    names = [*dict.fromkeys(name for part in parts for name in part.names)]
+    if not any(part.any for part in parts):
+        for name in [*space.arguments, *fixed]:
+            if name not in names:
+                kind = "fixed argument" if name in fixed else "grid axis"
+                raise ValueError(f"`sweep` needs each {kind} to be an argument of `train`, {names}; got {name!r}.")
+    required = dict.fromkeys(name for part in parts for name in part.required)
+    for group in groups:
+        missing = [name for name in required if name not in {*group.numbers, *group.static, *fixed}]
+        if missing:
+            where = f" (with {group.name})" if group.name else ""
+            raise ValueError(
+                f"`sweep` needs an axis or a fixed argument for each argument of `train`; missing: {missing}{where}."
+            )
+
+
+def check_numbers(name: str, values: np.ndarray) -> np.dtype:
+    """The dtype in which numbers of an axis reach the devices; integers keep their value."""
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    if np.issubdtype(values.dtype, np.integer) and not np.array_equal(values, values.astype(dtype)):
+        raise ValueError(f"`sweep` needs integers that fit {dtype} for {name!r}, got {values}; or enable x64.")
+    return dtype
+
+
+def check_outputs(space: Space, groups: dict[str, dict]) -> None:
+    """Outputs have names of their own."""
+    taken = [*dict.fromkeys([*space.arguments, *space.sizes, *OWN])]
+    for outputs in groups.values():
+        for name in outputs:
+            if name in taken or "/" in name:
+                raise ValueError(f"`sweep` needs outputs named unlike {taken} and without '/', got {name!r}.")
+        names = [*outputs, *{dim: None for output in outputs.values() for dim in output["dims"]}]
+        if len({*names}) < len(names):
+            raise ValueError(f"`sweep` needs outputs and dims with distinct names, got {names}.")
+
+
+def check_metric(name: str, metric: str, groups: dict[str, dict]) -> None:
+    """A metric is a real number that every group has."""
+    for outputs in groups.values():
+        if metric not in outputs or outputs[metric]["shape"] or np.dtype(outputs[metric]["dtype"]).kind == "c":
+            numbers = [name for name, output in outputs.items() if not output["shape"]]
+            raise ValueError(
+                f"`sweep` needs `{name}` to name a number that `train` returns, {numbers}; got {metric!r}."
+            )

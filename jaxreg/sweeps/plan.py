@@ -1,0 +1,78 @@
+"""Which configurations run together: decided once, before anything runs, so that the same chunks run again."""
+
+import logging
+
+from jaxreg.sweeps import chunks
+from jaxreg.sweeps.running import bucket
+
+log = logging.getLogger("jaxreg.sweeps")
+
+
+class Plan:
+    """The cells of a space, and the tasks that they belong to.
+
+    Args:
+        space: the configurations.
+        groups: those of the space.
+        programs: group -> its program.
+        records: a `Store` or `Memory`, which may have plans of earlier calls.
+        chunk: how many configurations run at once; None chooses.
+        memory: bytes for a chunk; None is what is available.
+        agree: a function of an integer that makes all processes of a run use that of the first.
+    """
+
+    def __init__(self, space, groups, programs, records, chunk, memory, agree=lambda size: size):
+        self.space, self.records, self.programs = space, records, programs
+        self.cells = space.cells()
+        self.groups = {group.name: group for group in groups}
+        self.group_of = {self.cells[row]: group.name for group in groups for row in group.rows.tolist()}
+        self._chunk, self._memory, self._agree = chunk, memory, agree
+        self.chunks: dict[str, int] = {}
+
+    def tasks(self, cells: list[tuple], mark=lambda cell: cell, *, first: bool = True) -> list[str]:
+        """The tasks of these cells; of those that no plan has, in new chunks.
+
+        Args:
+            cells: configurations.
+            mark: cell -> what the records call it: itself, or itself at a rung.
+            first: whether they start here; later rungs go on in chunks that are no larger than they need.
+        """
+        new: dict[str, list[tuple]] = {}
+        for cell in dict.fromkeys(cells):
+            if mark(cell) not in self.records.cells:
+                new.setdefault(self.group_of[cell], []).append(mark(cell))
+        tasks = []
+        for group in sorted(new, key=lambda name: -self.programs[name].cost):
+            size = self._size(group, len(new[group]), first)
+            tasks += [(group, new[group][i : i + size]) for i in range(0, len(new[group]), size)]
+        self.records.extend(tasks)
+        return list(dict.fromkeys(self.records.cells[mark(cell)][0] for cell in cells))
+
+    def _size(self, name: str, count: int, first: bool) -> int:
+        program = self.programs[name]
+        devices = program.mesh.size
+        if not first:
+            return min(self.chunks.get(name, devices * 2**30), bucket(count, devices))
+        size, facts = self._chunk, {}
+        if size is None:
+            size = self.records.recall(f"chunk of {program.fingerprint} on {devices} devices")
+            facts = {"from": "the store"}
+        if size is None:
+            group = self.groups[name]
+            size, facts = chunks.choose(program, self.space.numbers(group.numbers, group.rows), count, self._memory)
+            size = self._agree(size)
+            if size < count:
+                self.records.remember(f"chunk of {program.fingerprint} on {devices} devices", size)
+        rounded = -(-min(int(size), count) // devices) * devices
+        if self._chunk is None:
+            rounded = chunks.balanced(count, rounded, devices)
+        told = ", ".join(f"{key} {value}" for key, value in facts.items())
+        log.info(
+            "%d configurations%s in chunks of %d%s",
+            count,
+            f" with {name}" * bool(name),
+            rounded,
+            f" ({told})" * bool(told),
+        )
+        self.chunks[name] = rounded
+        return rounded

@@ -1,0 +1,236 @@
+"""`train` with one set of static values: traced once for one configuration, compiled for chunks of any size."""
+
+import hashlib
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxreg.sweeps.fixed import Fixed, digest, without_addresses
+from jaxreg.sweeps.trainable import Named, Trainable, strong
+
+AXIS = "configurations"
+_EXECUTABLES: dict = {}  # of the last programs, so that the batches of a search compile once
+_KEPT = 32
+
+
+def mesh_of(devices) -> jax.sharding.Mesh:
+    """All devices in a row."""
+    return jax.sharding.Mesh(np.array(devices), (AXIS,))
+
+
+class Part:
+    """A function of (one configuration's arrays, shared arrays), vectorised over configurations and sharded.
+
+    Args:
+        function: (lane, shared) -> pytree of arrays.
+        lane: pytree of `ShapeDtypeStruct`, for one configuration.
+        shared: pytree of arrays or `ShapeDtypeStruct`.
+        mesh: the devices.
+        donate: whether the memory of the lanes' first entry can be used for the results.
+    """
+
+    def __init__(self, function, lane, shared, mesh, donate=False):
+        # Traced for a single configuration: shapes, the text of the program and its vectorised form all come from this.
+        traced = jax.jit(function).trace(lane, shared)
+        self.out = traced.out_info
+        self.jaxpr = traced.jaxpr
+        self._lane, self._shared, self._mesh, self._donate = lane, shared, mesh, donate
+        self._lowered, self._executables, self._compiling = {}, {}, threading.Lock()
+        constants = "".join(f"\n{digest(constant)}" for constant in _constants(self.jaxpr))
+        self.text = without_addresses(self.jaxpr.pretty_print(use_color=False)) + constants
+        self.fingerprint = hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    def lower(self, size: int) -> None:
+        """Prepare the program for `size` configurations, so that another thread can compile it."""
+        if size not in self._executables and self._key(size) not in _EXECUTABLES and size not in self._lowered:
+            one, structure = jaxpr_as_fun(self.jaxpr), jax.tree.structure(self.out)
+
+            def chunk(first, rest, shared):
+                def run(first, rest):
+                    return jax.tree.unflatten(structure, one(*jax.tree.leaves(((first, rest), shared))))
+
+                return jax.vmap(run)(first, rest)
+
+            if self._mesh.size > 1:  # each device goes its own way: a loop ends when its own configurations are done
+                lanes, everywhere = PartitionSpec(AXIS), PartitionSpec()
+                specs = {"in_specs": (lanes, lanes, everywhere), "out_specs": lanes}
+                chunk = jax.shard_map(chunk, mesh=self._mesh, check_vma=False, **specs)
+            jitted = jax.jit(chunk, donate_argnums=(0,) if self._donate else ())
+            self._lowered[size] = jitted.lower(*self._avals(size))
+
+    def compiled(self, size: int):
+        """The executable for `size` configurations at once."""
+        with self._compiling:
+            if size not in self._executables:
+                key = self._key(size)
+                if key not in _EXECUTABLES:
+                    self.lower(size)
+                    _EXECUTABLES[key] = self._lowered.pop(size).compile()
+                self._executables[size] = _EXECUTABLES[key]
+                if "callback" in self.text or "pallas" in self.text:  # programs of which the text does not show all
+                    del _EXECUTABLES[key]
+                while len(_EXECUTABLES) > _KEPT:
+                    _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
+        return self._executables[size]
+
+    def _key(self, size: int) -> tuple:
+        return self.text, size, tuple(self._mesh.devices.flat), self._donate, jax.tree.structure(self.out)
+
+    def _avals(self, size):
+        lanes, everywhere = (NamedSharding(self._mesh, PartitionSpec(*axis)) for axis in ((AXIS,), ()))
+
+        def many(leaf):
+            return jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype, sharding=lanes)
+
+        def shared(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+        return (*jax.tree.map(many, self._lane), jax.tree.map(shared, self._shared))
+
+
+class Program:
+    """What runs the configurations of one group.
+
+    Args:
+        train: a function or a `Trainable`.
+        static: {argument: value}, the same for all configurations of the group.
+        dtypes: {argument: dtype} of the numbers.
+        fixed: the arguments of all configurations.
+        shared: the arrays of `fixed` on the devices.
+        mesh: the devices.
+        name: how messages call the group.
+    """
+
+    def __init__(self, train, static: dict, dtypes: dict, fixed: Fixed, shared: list, mesh, name: str = ""):
+        self.train, self.name, self.mesh, self.shared = train, name, mesh, shared
+        numbers = {k: jax.ShapeDtypeStruct((), dtype) for k, dtype in dtypes.items()}
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shared]
+
+        def call(function, *state, numbers, shared):
+            return function(*state, **numbers, **static, **fixed.with_arrays(shared))
+
+        try:
+            if isinstance(train, Trainable):
+                init, step, report, *stop = train.parts
+
+                def begin(lane, shared):
+                    return strong(call(init, numbers=lane[1], shared=shared))
+
+                def advance(lane, shared):
+                    state, numbers = lane
+                    arguments = {"numbers": numbers, "shared": shared}
+                    state, _ = jax.lax.scan(lambda s, _: (call(step, s, **arguments), None), state, None, train.every)
+                    end = [jnp.asarray(call(s, state, **arguments), bool).reshape(()) for s in stop]
+                    return state, arrays(call(report, state, **arguments)), end
+
+                self.begin = Part(begin, ((), numbers), shapes, mesh)
+                state = self.begin.out
+                self.main = Part(advance, (state, numbers), shapes, mesh, donate=True)
+                results = self.main.out[1]
+            else:
+                function = Named(train)
+                self.begin = None
+                self.main = Part(
+                    lambda lane, shared: arrays(call(function, numbers=lane[1], shared=shared)),
+                    ((), numbers), shapes, mesh,
+                )  # fmt: skip
+                results = self.main.out
+        except Exception as error:
+            _explain(error, name, numbers)
+            raise
+        paths, _ = jax.tree_util.tree_flatten_with_path(results)
+        self.names = [jax.tree_util.keystr(path, simple=True, separator=".") or "value" for path, _ in paths]
+        if len({*self.names}) < len(self.names):
+            raise ValueError(f"`sweep` needs outputs with distinct names, got {self.names}.")
+        self.results = {name: out for name, (_, out) in zip(self.names, paths, strict=True)}
+
+    @property
+    def text(self) -> str:
+        """The program, the same in another process if and only if it is the same."""
+        if self.begin is None:
+            return self.main.text
+        return f"{self.begin.text}\n{self.main.text}\nsteps = {self.train.steps}"
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of `text`."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    def lower(self, size: int) -> None:
+        """Prepare all parts for chunks of `size`."""
+        for part in self._parts():
+            part.lower(size)
+
+    def ready(self, size: int) -> None:
+        """Compile all parts for chunks of `size`, where they are not."""
+        for part in self._parts():
+            part.compiled(size)
+
+    def _parts(self) -> list[Part]:
+        return [part for part in (self.begin, self.main) if part is not None]
+
+    @property
+    def cost(self) -> int:
+        """How large the program is to compile: its number of operations."""
+        return sum(_operations(part.jaxpr.jaxpr) for part in self._parts())
+
+    def lanes(self, numbers: dict[str, np.ndarray], size: int) -> dict[str, jax.Array]:
+        """The numbers of some configurations on the devices; the last one fills up what is missing to `size`."""
+        count = len(next(iter(numbers.values()))) if numbers else size
+        rows = np.minimum(np.arange(size), count - 1)
+        return {k: self.put(np.asarray(values)[rows]) for k, values in numbers.items()}
+
+    def put(self, array) -> jax.Array:
+        """Configurations along the first axis, spread over the devices."""
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        return jax.device_put(np.asarray(array, dtype), NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def outputs(self, results) -> dict[str, jax.Array]:
+        """{name: array} of a tree of results."""
+        return dict(zip(self.names, jax.tree.leaves(results), strict=True))
+
+
+def arrays(outputs):
+    """The outputs, where all of them are numbers."""
+    for leaf in jax.tree.leaves(outputs):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+            raise TypeError(f"`sweep` needs `train` to return arrays, got {leaf!r}.")
+        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.extended):
+            raise TypeError(f"`sweep` needs `train` to return numbers, got {jnp.result_type(leaf)}.")
+    return outputs
+
+
+def _explain(error: Exception, name: str, numbers: dict) -> None:
+    """Say which configurations an error is about, and why a shape cannot depend on a number."""
+    where = f" with {name}" if name else ""
+    error.add_note(f"`sweep` was tracing `train`{where}; batched there: {sorted(numbers)}.")
+    concrete = (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError)
+    if isinstance(error, (*concrete, jax.errors.NonConcreteBooleanIndexError)) or "concrete" in str(error):
+        error.add_note(
+            "The numbers of an axis arrive as tracers, as all of its configurations run at once, in the same shapes. "
+            "Where a shape, a loop or a branch in Python depends on one, make it static: `width=jr.static([64, 128])`."
+        )
+
+
+def _constants(jaxpr: ClosedJaxpr):
+    yield from jaxpr.consts
+    for equation in jaxpr.jaxpr.eqns:
+        for inner in _inner(equation):
+            if isinstance(inner, ClosedJaxpr):
+                yield from _constants(inner)
+
+
+def _operations(jaxpr: Jaxpr) -> int:
+    inner = [j.jaxpr if isinstance(j, ClosedJaxpr) else j for equation in jaxpr.eqns for j in _inner(equation)]
+    return len(jaxpr.eqns) + sum(map(_operations, inner))
+
+
+def _inner(equation):
+    for value in equation.params.values():
+        for entry in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(entry, (ClosedJaxpr, Jaxpr)):
+                yield entry

@@ -1,0 +1,172 @@
+"""One chunk of configurations from start to end, or from one pause to the next."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from jaxreg.sweeps.program import Program
+
+BY_STEP = "_by_step"
+
+
+@dataclasses.dataclass
+class Chunk:
+    """Configurations that run together, and how far they have come.
+
+    `outputs` are (count, ...) on the host. A `Trainable` has besides, while it runs, its state: leaves (size, ...), row
+    i that of configuration `slots[i]`, or of none where that is −1.
+    """
+
+    numbers: dict[str, np.ndarray]
+    count: int
+    size: int
+    step: int = 0
+    outputs: dict[str, np.ndarray] | None = None
+    slots: np.ndarray | None = None
+    state: list | None = None
+
+
+def stored(dtype) -> np.dtype:
+    """NumPy's dtype for an output: those it does not know, such as bfloat16, become float32."""
+    return np.dtype(dtype) if np.dtype(dtype).kind in "biufc" else np.dtype(np.float32)
+
+
+def specification(program: Program) -> dict[str, dict]:
+    """{output: {"shape", "dtype", "dims"}} of one configuration; of a `Trainable` scalars also by step, and `steps`."""
+    found = {}
+    for name, out in program.results.items():
+        dims = [f"{name}_dim_{i}" for i in range(len(out.shape))]
+        found[name] = {"shape": list(out.shape), "dtype": stored(out.dtype).name, "dims": dims}
+    if program.begin is not None:
+        reports = program.train.steps // program.train.every
+        for name, out in list(found.items()):
+            dtype = np.dtype(out["dtype"])
+            if out["shape"] == [] and dtype.kind != "c":  # missing where a run was stopped, so never an integer
+                dtype = dtype if dtype.kind == "f" else np.promote_types(dtype, np.float32)
+                found[name + BY_STEP] = {"shape": [reports], "dtype": dtype.name, "dims": ["step"]}
+        found["steps"] = {"shape": [], "dtype": "int64", "dims": []}
+    return found
+
+
+def launch(program: Program, chunk: Chunk) -> Callable[[], dict[str, np.ndarray]]:
+    """Start a chunk of a plain `train`; a function that waits for its outputs."""
+    lanes = program.lanes(chunk.numbers, chunk.size)
+    results = program.outputs(program.main.compiled(chunk.size)((), lanes, program.shared))
+
+    def collect():
+        return {name: np.asarray(r).astype(stored(r.dtype), copy=False)[: chunk.count] for name, r in results.items()}
+
+    return collect
+
+
+def advance(program: Program, chunk: Chunk, end: int) -> Iterator[None]:
+    """Run a chunk of a `Trainable` on to step `end`, or until all of its configurations have stopped, block by block.
+
+    As soon as half of a chunk has stopped, the rest goes on in a smaller one.
+    """
+    every = program.train.every
+    _start(program, chunk)
+    while chunk.step < end and (chunk.slots >= 0).any():
+        lanes = program.lanes(_take(chunk.numbers, np.maximum(chunk.slots, 0)), len(chunk.slots))
+        state = jax.tree.unflatten(jax.tree.structure(program.begin.out), chunk.state)
+        state, report, stop = program.main.compiled(len(chunk.slots))(state, lanes, program.shared)
+        chunk.state = jax.tree.leaves(state)
+        chunk.step += every
+        stopped = np.asarray(stop[0]) if stop else np.zeros(len(chunk.slots), bool)
+        _record(chunk, program.outputs(report), chunk.step // every - 1, stopped | (chunk.step >= end))
+        if stopped.any():
+            chunk.slots = np.where(stopped, -1, chunk.slots)
+            _compact(program, chunk)
+        yield
+
+
+def _start(program: Program, chunk: Chunk) -> None:
+    if chunk.state is not None:
+        return
+    lanes = program.lanes(chunk.numbers, chunk.size)
+    chunk.state = jax.tree.leaves(program.begin.compiled(chunk.size)((), lanes, program.shared))
+    chunk.slots = np.where(np.arange(chunk.size) < chunk.count, np.arange(chunk.size), -1)
+    chunk.outputs = {}
+    for name, out in specification(program).items():
+        empty = np.nan if out["dims"] == ["step"] else 0
+        chunk.outputs[name] = np.full((chunk.count, *out["shape"]), empty, out["dtype"])
+
+
+def _record(chunk: Chunk, results, block: int, ended: np.ndarray) -> None:
+    """Keep the scalars of a report, and all of it for those configurations that end with it."""
+    used = chunk.slots >= 0
+    final = used & ended
+    for name, result in results.items():
+        by_step = chunk.outputs.get(name + BY_STEP)
+        if by_step is not None:
+            by_step[chunk.slots[used], block] = np.asarray(result)[used]
+        if final.any():
+            chunk.outputs[name][chunk.slots[final]] = np.asarray(result)[final]
+    chunk.outputs["steps"][chunk.slots[used]] = chunk.step
+
+
+def _compact(program: Program, chunk: Chunk) -> None:
+    running = np.flatnonzero(chunk.slots >= 0)
+    size = bucket(len(running), program.mesh.size)
+    if len(running) > 0 and size <= len(chunk.slots) // 2:
+        rows = running[np.minimum(np.arange(size), len(running) - 1)]
+        chunk.state = [device(program, host(leaf)[rows], leaf.dtype) for leaf in chunk.state]
+        chunk.slots = np.where(np.arange(size) < len(running), chunk.slots[rows], -1)
+
+
+def bucket(count: int, devices: int) -> int:
+    """The least size of a chunk for `count` configurations: a power of two on each device, so that few are compiled."""
+    return devices * 2 ** max(0, int(np.ceil(np.log2(count / devices)))) if count else devices
+
+
+def host(leaf: jax.Array) -> np.ndarray:
+    """A leaf of a state as numbers that a file can hold: keys as their data, bfloat16 as the integers of its bits."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    values = np.asarray(leaf)
+    return values if values.dtype.kind in "biufc" else values.view(f"u{values.dtype.itemsize}")
+
+
+def device(program: Program, values: np.ndarray, dtype) -> jax.Array:
+    """The leaf of a state with these numbers."""
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(program.put(values), impl=jax.random.key_impl(jax.numpy.empty(0, dtype)))
+    return program.put(values if values.dtype == dtype else values.view(dtype))
+
+
+def save(chunk: Chunk) -> list[np.ndarray]:
+    """All that an unfinished chunk knows, as numbers: slots, outputs, state."""
+    return [chunk.slots, *(chunk.outputs[name] for name in sorted(chunk.outputs)), *map(host, chunk.state)]
+
+
+def restore(program: Program, chunk: Chunk, step: int, leaves: list[np.ndarray]) -> None:
+    """Put a chunk where it was when it was saved."""
+    names = sorted(specification(program))
+    chunk.step, chunk.slots = step, leaves[0]
+    chunk.outputs = dict(zip(names, (leaf.copy() for leaf in leaves[1 : 1 + len(names)]), strict=True))
+    wanted = jax.tree.leaves(program.begin.out)
+    chunk.state = [device(program, x, out.dtype) for x, out in zip(leaves[1 + len(names) :], wanted, strict=True)]
+
+
+def join(size: int, parts: list[tuple[list[np.ndarray], list[int]]], outputs: int) -> list[np.ndarray]:
+    """Saved chunks cut down to some configurations each and put together to one of `size`, as `save` gives it."""
+    slots, state, done = [], [], 0
+    kept = [[leaf[rows] for leaf in leaves[1 : 1 + outputs]] for leaves, rows in parts]
+    for leaves, rows in parts:
+        place = {slot: i for i, slot in enumerate(leaves[0].tolist()) if slot >= 0}
+        running = [(done + i, place[row]) for i, row in enumerate(rows) if row in place]
+        slots += [slot for slot, _ in running]
+        state.append([leaf[[i for _, i in running]] for leaf in leaves[1 + outputs :]])
+        done += len(rows)
+    fill = np.minimum(np.arange(size), max(len(slots) - 1, 0))
+    filled = np.where(np.arange(size) < len(slots), np.array(slots or [-1])[fill], -1)
+    states = [np.concatenate(leaf) for leaf in zip(*state, strict=True)]
+    if slots:
+        states = [leaf[fill] for leaf in states]
+    return [filled, *(np.concatenate(output) for output in zip(*kept, strict=True)), *states]
+
+
+def _take(numbers: dict, rows: np.ndarray) -> dict:
+    return {name: values[rows] for name, values in numbers.items()}

@@ -1,0 +1,186 @@
+"""The work of a sweep: chunk after chunk is computed, recorded and told of."""
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxreg.sweeps.outputs import nonfinite
+from jaxreg.sweeps.program import Program
+from jaxreg.sweeps.running import BY_STEP, Chunk, advance, join, launch, restore, save, specification
+
+SAVE_SECONDS = 30.0  # between two savings of the state of a chunk that goes on
+
+
+class Work:
+    """Computes tasks, and hands on what comes out: to the records, the bar and the callbacks.
+
+    Args:
+        programs: group -> its program.
+        dtypes: group -> {argument: dtype} of its numbers.
+        records: a `Store` or `Memory`.
+        names: what the entries of a cell are, in order: the arguments, perhaps 'rung'.
+        farm: computes chunks elsewhere; None is here.
+        share: (index, number) of this process among those that share the tasks.
+    """
+
+    def __init__(self, programs: dict[str, Program], dtypes, records, names, *, farm=None, share=(0, 1)):
+        self.programs, self.dtypes, self.records, self.names = programs, dtypes, records, names
+        self.farm, self.share = farm, share
+        self.bar, self.metric, self.callbacks = None, None, ()
+        self.compile_seconds, self.interrupted = 0.0, False
+        self.done = self.total = self._told = 0
+
+    def run(self, tasks: list[str], begin: int = 0, end: int = 1, keep: bool = False) -> None:
+        """Compute those of the tasks that are not finished, the largest program first.
+
+        Args:
+            tasks: all tasks of this stage, the same in every process.
+            begin: the step at which a `Trainable` goes on, with the states of the stage before.
+            end: the step at which it pauses.
+            keep: whether the states are kept for a next stage.
+        """
+        self.unit = end - begin
+        mine = [task for i, task in enumerate(sorted(tasks)) if i % self.share[1] == self.share[0]]
+        mine = [task for task in mine if not self.records.finished(task)]
+        mine.sort(key=lambda task: (-self._program(task).cost, self.records.group[task], task))
+        jobs = [(task, self._chunk(task, size)) for task, size in zip(mine, self._sizes(mine), strict=True)]
+        with _interruptible(self):
+            if self.farm is None:
+                computed = self._here(jobs, begin, end)
+            else:
+                sent = [(task, self.records.group[task], chunk) for task, chunk in jobs]
+                computed = ((*done, None) for done in self.farm.compute(sent, lambda: self.interrupted))
+            for task, outputs, leaves in computed:
+                if keep:
+                    self.records.write_carry(task, end, leaves)
+                self._deliver(task, outputs)
+                if not keep:
+                    self.records.drop_carry(task)
+
+    def _program(self, task: str) -> Program:
+        return self.programs[self.records.group[task]]
+
+    def _sizes(self, tasks: list[str]) -> list[int]:
+        """How many configurations run at once: as many as in the largest task of the same plan and group."""
+        group, largest = self.records.group, {}
+        for task, cells in self.records.tasks.items():
+            key = task.split("-")[0], group[task]
+            largest[key] = max(largest.get(key, 0), len(cells))
+        return [
+            -(-largest[task.split("-")[0], group[task]] // self._program(task).mesh.size)
+            * self._program(task).mesh.size
+            for task in tasks
+        ]
+
+    def _chunk(self, task: str, size: int) -> Chunk:
+        cells = self.records.tasks[task]
+        columns = dict(zip(self.names, zip(*cells, strict=True), strict=True))
+        dtypes = self.dtypes[self.records.group[task]]
+        return Chunk({name: np.array(columns[name], dtype) for name, dtype in dtypes.items()}, len(cells), size)
+
+    def _here(self, jobs: list[tuple[str, Chunk]], begin: int, end: int) -> Iterator:
+        """Compute chunks on the devices of this process."""
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            self._compile([(self._program(task), chunk.size) for task, chunk in jobs], pool)
+            pending = None
+            for task, chunk in jobs:
+                program = self._program(task)
+                start = time.perf_counter()
+                program.ready(chunk.size)
+                self.compile_seconds += time.perf_counter() - start
+                if self.interrupted:
+                    break
+                if program.begin is None:  # the next chunk runs while this one is written
+                    collect = launch(program, chunk)
+                    if pending:
+                        yield pending[0], pending[1](), None
+                    pending = task, collect
+                elif self._advance(program, task, chunk, begin, end):
+                    yield task, chunk.outputs, save(chunk)
+            if pending:
+                yield pending[0], pending[1](), None
+
+    def _compile(self, programs: list[tuple[Program, int]], pool) -> None:
+        """Lower each program here, where the configuration of JAX is that of the caller, and compile it elsewhere."""
+        start = time.perf_counter()
+        for program, size in dict.fromkeys(programs):
+            program.lower(size)
+            if len({*programs}) > 1:
+                pool.submit(program.ready, size)
+        self.compile_seconds += time.perf_counter() - start
+
+    def _advance(self, program: Program, task: str, chunk: Chunk, begin: int, end: int) -> bool:
+        """Run a chunk to step `end`; False if it was interrupted before."""
+        saved = self.records.read_carry(task)
+        if saved is None and begin:
+            saved = begin, self._of_previous_rung(program, task, chunk)
+        if saved is not None:
+            restore(program, chunk, *saved)
+        last = time.perf_counter()
+
+        def on_block(chunk):
+            nonlocal last
+            if chunk.step < end and (time.perf_counter() - last > SAVE_SECONDS or self.interrupted):
+                self.records.write_carry(task, chunk.step, save(chunk))
+                last = time.perf_counter()
+            return self.interrupted and chunk.step < end
+
+        self._told = 0
+        for _ in advance(program, chunk, end):
+            if chunk.step < end:
+                self.bar.update(chunk.count * program.train.every)
+                self._told += chunk.count * program.train.every
+            if on_block(chunk):
+                return False
+        return True
+
+    def _of_previous_rung(self, program: Program, task: str, chunk: Chunk) -> list[np.ndarray]:
+        place, parts = self.names.index("rung"), {}
+        for cell in self.records.tasks[task]:
+            before, row = self.records.cells[(*cell[:place], cell[place] - 1, *cell[place + 1 :])]
+            parts.setdefault(before, []).append(row)
+        read = [(self.records.read_carry(before)[1], rows) for before, rows in parts.items()]
+        return join(chunk.size, read, len(specification(program)))
+
+    def _deliver(self, task: str, outputs: dict[str, np.ndarray]) -> None:
+        """Record the outputs of a chunk, then tell of it."""
+        count = len(self.records.tasks[task])
+        by_step = self._program(task).begin is not None  # with NaN where a run was stopped
+        numbers = {name: v for name, v in outputs.items() if not (by_step and name.endswith(BY_STEP))}
+        outputs = {**outputs, "diverged": nonfinite(numbers, count)}
+        self.records.write(task, outputs)
+        self.done += count
+        columns = dict(zip(self.names, zip(*self.records.tasks[task], strict=True), strict=True))
+        best = None
+        if self.metric is not None and np.isfinite(values := outputs[self.metric]).any():
+            i = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+            best = values[i], {name: column[i] for name, column in columns.items() if column[i] is not None}
+        self.bar.update(count * self.unit - self._told, best)
+        self._told = 0
+        for callback in self.callbacks:
+            callback(self.done, self.total, {**{k: np.array(v) for k, v in columns.items()}, **outputs})
+
+
+@contextlib.contextmanager
+def _interruptible(work: Work):
+    """Ctrl-C ends the work after the chunk (the block of a `Trainable`) that runs; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        if work.interrupted:
+            raise KeyboardInterrupt
+        work.interrupted = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
