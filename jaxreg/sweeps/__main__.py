@@ -1,7 +1,6 @@
 """`python -m jaxreg.sweeps show STORE`: what a sweep has found so far, as text and as a figure."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def main(argv=None) -> int:
             return 0
         out = args.out or (args.store if args.store.is_dir() else args.store.parent) / "show.png"
         _draw(runs, metric, out)
-    except _Refused as error:
+    except (_Refused, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     print(f"wrote {out}, {metric}")
@@ -43,14 +42,14 @@ def _open(path: Path):
 
     if not path.exists():
         raise _Refused(f"there is no {path}")
-    try:
-        if path.is_dir():
-            from jaxreg.sweeps.backend import open_store
+    if path.is_dir():
+        from jaxreg.sweeps.backend import open_store
 
-            return open_store(path)
+        return open_store(path)
+    try:
         return xarray.open_dataset(path, engine="h5netcdf")
     except (OSError, ValueError) as error:
-        raise _Refused(f"cannot read {path}: {error}") from error
+        raise _Refused(f"{path} is no NetCDF file: {error}") from error
 
 
 def _metric(runs, name: str | None) -> str | None:
@@ -66,31 +65,31 @@ def _metric(runs, name: str | None) -> str | None:
 
 def _draw(runs, metric: str, out: Path) -> None:
     """The curve of one dim, the map of two; lists of configurations and more dims as parallel coordinates."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
     try:
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure  # no pyplot: nothing here needs a screen
     except ImportError as error:
         raise _Refused("a figure needs matplotlib: `pip install matplotlib`") from error
     from jaxreg import plotting
 
-    dims = [dim for dim in runs[metric].dims if dim != "seed"] or [*runs[metric].dims]
-    over = "seed" if dims != ["seed"] else None
-    listed = any(dim not in runs.coords for dim in dims)
-    varied = [dim for dim in dims if runs.sizes[dim] > 1] or dims[:1]
-    if not listed:
-        runs = runs.isel({dim: 0 for dim in dims if dim not in varied})
-    if not listed and len(varied) == 1:
-        ax = plotting.validation_curve(runs, metric, varied[0], over=over)
-    elif not listed and len(varied) == 2:
-        ax = plotting.heatmap(runs, metric, *varied, over=over)
+    every = [*runs[metric].dims]
+    over = "seed" if "seed" in every and len(every) > 1 else None
+    dims = [dim for dim in every if dim != over and runs.sizes[dim] > 1] or every[:1]
+    listed = any(dim not in runs.coords for dim in every)
+    parallel = listed or len(dims) > 2
+    width = 1.6 * len(runs.coords) + 3 if parallel else 6
+    ax = Figure((width, 4.2), layout="constrained").subplots()
+    if parallel:
+        plotting.parallel_coordinates(runs, metric, over=over, ax=ax)
     else:
-        ax = plotting.parallel_coordinates(runs, metric, over=over)
-    try:
-        ax.figure.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
-        raise _Refused(f"cannot write {out}: {error}") from error
-    finally:
-        plt.close(ax.figure)
+        runs = runs.isel({dim: 0 for dim in every if dim not in (*dims, over)})
+        repeated = f"{runs.sizes[over]} values of {over}" if over else ""
+        if len(dims) == 2:
+            plotting.heatmap(runs, metric, *dims, over=over, ax=ax)
+            ax.set_title(f"ring: the lowest{', mean of ' * bool(over)}{repeated}", fontsize="medium")
+        else:
+            plotting.validation_curve(runs, metric, *dims, over=over, ax=ax)
+            ax.set_title(f"mean and standard error of {repeated}" if over else "", fontsize="medium")
+    ax.figure.savefig(out, dpi=150)
 
 
 if __name__ == "__main__":
