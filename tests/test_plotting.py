@@ -140,6 +140,15 @@ def test_parallel_coordinates_of_a_list(listed):
     assert {text.get_text() for text in ax.texts} >= {"none", "sgd", "adam", "0.9", "0.001"}
 
 
+def test_overview(grid, listed):
+    assert plotting.overview(grid, "error").get_title() == "ring: the lowest mean of 4 seeds"
+    one = grid.isel(optimizer=[1])
+    assert plotting.overview(one, "error").get_title() == "mean and standard error of 4 seeds"
+    assert plotting.overview(one.isel(lam=[0], seed=0), "error").get_xlabel() == "lam"
+    assert not plotting.overview(grid, "error", over=None).get_title()  # three dims: parallel coordinates
+    assert labels(plotting.overview(listed, "error").xaxis)[0] == "lam"
+
+
 @pytest.mark.parametrize(
     ("values", "heights"),
     [

@@ -22,7 +22,7 @@ def strength_axis(ax, values, axis: str = "x") -> np.ndarray:
         room = {name: 1.5 if any(label == name for _, _, label in ends) else 0.99 for name in ("0", "∞")}
         decades = decades[(decades > room["0"] * usual.min()) & (decades < usual.max() / room["∞"])]
         ticks = {f"{axis}ticks": [*decades, *(p for _, p, _ in ends)]}
-        ax.set(**ticks, **{f"{axis}ticklabels": [*(f"{d:g}" for d in decades), *(s for _, _, s in ends)]})
+        ax.set(**ticks, **{f"{axis}ticklabels": [*map(label, decades), *(s for _, _, s in ends)]})
         getattr(ax, f"{axis}axis").set_minor_locator(_no_ticks())
     return np.where(values == 0, zero, np.where(np.isinf(values), infinity, values))
 

@@ -180,9 +180,8 @@ def _dress(ax, names, scales, mode) -> None:
         ax.plot([x, x], [min(lowest, 0), 1], color="0.3", linewidth=0.8, zorder=3)
         for height, text in ticks:
             side, gap = ("left", 9) if x == last else ("right", -4)
-            ax.annotate(
-                text, (x, height), (gap, 0), textcoords="offset points", ha=side, va="center", fontsize=8, bbox=behind
-            )
+            where = {"textcoords": "offset points", "ha": side, "va": "center", "zorder": 6}
+            ax.annotate(text, (x, height), (gap, 0), fontsize=8, bbox=behind, **where)
     ramp = np.linspace(0, 1, 256)[:, None]
     ax.imshow(ramp, extent=(last, last + 0.05, 0, 1), origin="lower", aspect="auto", cmap=_cmap(mode), zorder=4)
     ax.set(xlim=(-0.45, last + 0.4), ylim=(min(lowest, 0) - 0.05, 1.05), yticks=[])

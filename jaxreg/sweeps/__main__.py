@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from jaxreg.plotting import save_overview
+
 
 def main(argv=None) -> int:
     """The command line; 0 if all went well, 2 if there is nothing to show."""
@@ -23,8 +25,8 @@ def main(argv=None) -> int:
             print("nothing to plot: no output is a number per configuration")
             return 0
         out = args.out or (args.store if args.store.is_dir() else args.store.parent) / "show.png"
-        _draw(runs, metric, out)
-    except (_Refused, OSError, ValueError) as error:
+        save_overview(runs, metric, out)
+    except (_Refused, ImportError, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     print(f"wrote {out}, {metric}")
@@ -61,35 +63,6 @@ def _metric(runs, name: str | None) -> str | None:
     if name not in names:
         raise _Refused(f"--metric needs a number per configuration, one of {names}; got {name!r}")
     return name
-
-
-def _draw(runs, metric: str, out: Path) -> None:
-    """The curve of one dim, the map of two; lists of configurations and more dims as parallel coordinates."""
-    try:
-        from matplotlib.figure import Figure  # no pyplot: nothing here needs a screen
-    except ImportError as error:
-        raise _Refused("a figure needs matplotlib: `pip install matplotlib`") from error
-    from jaxreg import plotting
-
-    every = [*runs[metric].dims]
-    over = "seed" if "seed" in every and len(every) > 1 else None
-    dims = [dim for dim in every if dim != over and runs.sizes[dim] > 1] or every[:1]
-    listed = any(dim not in runs.coords for dim in every)
-    parallel = listed or len(dims) > 2
-    width = 1.6 * len(runs.coords) + 3 if parallel else 6
-    ax = Figure((width, 4.2), layout="constrained").subplots()
-    if parallel:
-        plotting.parallel_coordinates(runs, metric, over=over, ax=ax)
-    else:
-        runs = runs.isel({dim: 0 for dim in every if dim not in (*dims, over)})
-        repeated = f"{runs.sizes[over]} values of {over}" if over else ""
-        if len(dims) == 2:
-            plotting.heatmap(runs, metric, *dims, over=over, ax=ax)
-            ax.set_title(f"ring: the lowest{', mean of ' * bool(over)}{repeated}", fontsize="medium")
-        else:
-            plotting.validation_curve(runs, metric, *dims, over=over, ax=ax)
-            ax.set_title(f"mean and standard error of {repeated}" if over else "", fontsize="medium")
-    ax.figure.savefig(out, dpi=150)
 
 
 if __name__ == "__main__":
