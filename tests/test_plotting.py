@@ -67,6 +67,11 @@ def test_names_along_an_axis(grid):
     assert ax.lines[0].get_xydata().tolist() == [[column, row]]
 
 
+def test_a_long_axis_has_its_ends(grid):
+    fine = grid.isel(lam=np.arange(20) % 5).assign_coords(lam=[*np.geomspace(1e-5, 1, 19), np.inf])
+    assert labels(plotting.heatmap(fine, "error", "lam", "optimizer").xaxis)[::4] == ["1e-5", "∞"]
+
+
 def test_many_lines_differ(grid):
     many = grid.isel(optimizer=0).expand_dims(width=range(20)).transpose("lam", "width", "seed")
     ax = plotting.validation_curve(many, "error", "lam", "width")

@@ -165,10 +165,10 @@ def same(one, other) -> bool:
 
 
 def _cell_ticks(axis, values, most: int) -> None:
-    """Names, or some of the numbers, at the cells of a map."""
+    """Names, or some of the numbers with the first and the last, at the cells of a map."""
     values = values.tolist()
-    every = max(1, -(-len(values) // most)) if is_numeric(values) else 1
-    ticks = np.arange(0, len(values), every)
+    shown = min(len(values), most) if is_numeric(values) else len(values)
+    ticks = np.linspace(0, len(values) - 1, shown).round().astype(int)
     axis.set_ticks(ticks, [label(values[i]) for i in ticks])
     if axis.axis_name == "x" and not is_numeric(values) and sum(len(label(v)) for v in values) > 40:
         axis.set_tick_params(rotation=30)
