@@ -46,13 +46,18 @@ class Plan:
             size = self._size(group, len(new[group]), first)
             tasks += [(group, new[group][i : i + size]) for i in range(0, len(new[group]), size)]
         self.records.extend(tasks)
-        return list(dict.fromkeys(self.records.cells[mark(cell)][0] for cell in cells))
+        found = list(dict.fromkeys(self.records.cells[mark(cell)][0] for cell in cells))
+        for task in found:  # planned now or by an earlier call: what follows does not depend on it
+            name, devices = self.records.group[task], self.programs[self.records.group[task]].mesh.size
+            rounded = -(-len(self.records.tasks[task]) // devices) * devices
+            self.chunks[name] = max(self.chunks.get(name, 0), rounded)
+        return found
 
     def _size(self, name: str, count: int, first: bool) -> int:
         program = self.programs[name]
         devices = program.mesh.size
         if not first:
-            return min(self.chunks.get(name, devices * 2**30), bucket(count, devices))
+            return min(self.chunks[name], bucket(count, devices))
         size, facts = self._chunk, {}
         if size is None:
             size = self.records.recall(f"chunk of {program.fingerprint} on {devices} devices")
@@ -74,5 +79,4 @@ class Plan:
             rounded,
             f" ({told})" * bool(told),
         )
-        self.chunks[name] = rounded
         return rounded

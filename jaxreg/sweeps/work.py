@@ -47,7 +47,11 @@ class Work:
         """
         self.unit = end - begin
         mine = [task for i, task in enumerate(sorted(tasks)) if i % self.share[1] == self.share[0]]
-        mine = [task for task in mine if not self.records.finished(task)]
+        done = {task for task in mine if self.records.finished(task)}
+        for task in done:
+            if not keep and self._program(task).begin is not None:  # killed after its last file, before this
+                self.records.drop_carry(task)
+        mine = [task for task in mine if task not in done]
         mine.sort(key=lambda task: (-self._program(task).cost, self.records.group[task], task))
         jobs = [(task, self._chunk(task, size)) for task, size in zip(mine, self._sizes(mine), strict=True)]
         with _interruptible(self):
@@ -86,7 +90,8 @@ class Work:
 
     def _here(self, jobs: list[tuple[str, Chunk]], begin: int, end: int) -> Iterator:
         """Compute chunks on the devices of this process."""
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+        try:
             self._compile([(self._program(task), chunk.size) for task, chunk in jobs], pool)
             pending = None
             for task, chunk in jobs:
@@ -105,6 +110,8 @@ class Work:
                     yield task, chunk.outputs, save(chunk)
             if pending:
                 yield pending[0], pending[1](), None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupted sweep needs no more programs
 
     def _compile(self, programs: list[tuple[Program, int]], pool) -> None:
         """Lower each program here, where the configuration of JAX is that of the caller, and compile it elsewhere."""
@@ -119,8 +126,8 @@ class Work:
         """Run a chunk to step `end`; False if it was interrupted before."""
         saved = self.records.read_carry(task)
         if saved is None and begin:
-            saved = begin, self._of_previous_rung(program, task, chunk)
-        if saved is not None:
+            saved = self._of_previous_rung(program, task, chunk, begin)
+        if saved is not None:  # else from the start
             restore(program, chunk, *saved)
         last = time.perf_counter()
 
@@ -140,13 +147,15 @@ class Work:
                 return False
         return True
 
-    def _of_previous_rung(self, program: Program, task: str, chunk: Chunk) -> list[np.ndarray]:
+    def _of_previous_rung(self, program: Program, task: str, chunk: Chunk, begin: int) -> tuple[int, list] | None:
         place, parts = self.names.index("rung"), {}
         for cell in self.records.tasks[task]:
             before, row = self.records.cells[(*cell[:place], cell[place] - 1, *cell[place + 1 :])]
             parts.setdefault(before, []).append(row)
-        read = [(self.records.read_carry(before)[1], rows) for before, rows in parts.items()]
-        return join(chunk.size, read, len(specification(program)))
+        read = [(self.records.read_carry(before), rows) for before, rows in parts.items()]
+        if any(carry is None for carry, _ in read):  # damaged, and set aside
+            return None
+        return begin, join(chunk.size, [(carry[1], rows) for carry, rows in read], len(specification(program)))
 
     def _deliver(self, task: str, outputs: dict[str, np.ndarray]) -> None:
         """Record the outputs of a chunk, then tell of it."""
