@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from jaxreg.sweeps.halving import Promotion
+from jaxreg.sweeps.outputs import merged
 from jaxreg.sweeps.spaces import Group, Space
 from jaxreg.sweeps.trainable import Named, Trainable
 
@@ -50,15 +52,33 @@ def check_numbers(name: str, values: np.ndarray) -> np.dtype:
 
 
 def check_outputs(space: Space, groups: dict[str, dict]) -> None:
-    """Outputs have names of their own."""
+    """Outputs have names of their own, and as many axes in each group."""
     taken = [*dict.fromkeys([*space.arguments, *space.sizes, *OWN])]
     for outputs in groups.values():
         for name in outputs:
             if name in taken or "/" in name:
                 raise ValueError(f"`sweep` needs outputs named unlike {taken} and without '/', got {name!r}.")
-        names = [*outputs, *{dim: None for output in outputs.values() for dim in output["dims"]}]
+        dims = {dim: None for output in outputs.values() for dim in output["dims"]}
+        clash = sorted(dims.keys() & {*taken})
+        if clash:
+            raise ValueError(f"`sweep` needs axes named unlike the dims of outputs, {[*dims]}; got {clash}.")
+        names = [*outputs, *dims]
         if len({*names}) < len(names):
             raise ValueError(f"`sweep` needs outputs and dims with distinct names, got {names}.")
+    merged(groups)
+
+
+def check_halving(halving, train, space: Space) -> None:
+    """Something that can be run in part, by rungs that fit it."""
+    if not isinstance(train, Trainable):
+        raise TypeError(f"`sweep` needs a `Trainable` for `halving`, got {train!r}.")
+    if not isinstance(halving, Promotion):
+        raise TypeError(f"`sweep` needs `halving(...)` or `hyperband(...)` for `halving`, got {halving!r}.")
+    if halving.over is not None and halving.over not in space.arguments:
+        raise ValueError(f"`sweep` needs `over` to be one of {[*space.arguments]}, got {halving.over!r}.")
+    if "rung" in {*space.arguments, *space.sizes}:
+        raise ValueError("`sweep` needs axes named unlike 'rung', which is its own with `halving`.")
+    halving.brackets(space.size, train.steps, train.every)
 
 
 def check_metric(name: str, metric: str, groups: dict[str, dict]) -> None:

@@ -54,6 +54,8 @@ class SweepBackend(BackendEntrypoint):
             raise ValueError(f"`open_store` needs a store of `sweep`, a folder with 'sweep.json'; got {root}.")
         if facts["space"] is None:
             raise ValueError(f"`open_store` needs a store in which a sweep was begun; {root} has none yet.")
+        if space is not None:  # what its groups give, whatever others do
+            facts["outputs"] = {g.name: facts["outputs"][g.name] for g in space.groups() if g.name in facts["outputs"]}
         space = Space.from_json(facts["space"]) if space is None else space
         halving = "halving" in facts["identity"]["options"]
         rows = _Rows(root, space, sorted(facts["identity"]["arguments"]).index("rung") if halving else None)

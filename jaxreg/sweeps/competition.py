@@ -28,7 +28,7 @@ def compete(work: Work, plan: Plan, halving, steps: int, every: int) -> None:
                 return
             for task in before:  # whoever goes on has gone on
                 work.records.drop_carry(task)
-            values = {task: work.records.read(task, [halving.metric])[halving.metric] for task in tasks}
+            values = {task: _metric(work.records, task, halving.metric) for task in tasks}
             scores = [np.mean([_value(work.records, values, mark(cell)) for cell in rivals[rival]]) for rival in alive]
             alive, begin, before = alive[halving.select(scores, rung.survivors)], rung.steps, tasks
 
@@ -53,12 +53,18 @@ def extent(plan: Plan, halving, steps: int, every: int) -> int:
 
 def _rivals(cells: list[tuple], names: list[str], over: str | None) -> list[list[tuple]]:
     """The cells that are promoted together."""
-    if over is None or over not in names:
+    if over is None:
         return [[cell] for cell in dict.fromkeys(cells)]
     at, found = names.index(over), {}
     for cell in dict.fromkeys(cells):
         found.setdefault((*cell[:at], *cell[at + 1 :]), []).append(cell)
     return list(found.values())
+
+
+def _metric(records, task: str, name: str) -> np.ndarray:
+    """NaN, which ranks last, where anything diverged: the accuracy of a net of NaNs is a number like others."""
+    found = records.read(task, [name, "diverged"])
+    return np.where(found["diverged"], np.nan, found[name])
 
 
 def _value(records, values: dict, cell: tuple) -> float:

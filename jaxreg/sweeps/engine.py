@@ -95,8 +95,8 @@ def sweep(
     space = as_space(space)
     groups = space.groups()
     arguments.check_arguments(train, space, groups, fixed)
-    if halving is not None and not isinstance(train, Trainable):
-        raise TypeError(f"`sweep` needs a `Trainable` for `halving`, got {train!r}.")
+    if halving is not None:
+        arguments.check_halving(halving, train, space)
 
     began = time.perf_counter()
     mesh = mesh_of(jax.local_devices() if devices is None else devices)
@@ -128,6 +128,7 @@ def sweep(
         work.total = len({*plan.cells})
         tasks = plan.tasks(plan.cells) if halving is None else []
         work.done = sum(len(records.tasks[task]) for task in tasks if records.finished(task))
+        before = work.done
         expected = work.total * steps if halving is None else extent(plan, halving, steps, every)
         prepared = time.perf_counter()
         unit = "step" if isinstance(train, Trainable) else "model"
@@ -139,9 +140,10 @@ def sweep(
         compiling = prepared - began + work.compile_seconds
         running = time.perf_counter() - began - compiling
         sizes = plan.chunks if len(plan.chunks) != 1 else next(iter(plan.chunks.values()))
-        attrs = {"chunk": json.dumps(sizes), "compile_seconds": compiling, "run_seconds": running}
-        attrs["chunk"] = sizes if isinstance(sizes, int) else json.dumps(sizes)
-        records.describe(space, {}, attrs)
+        attrs = {"chunk": sizes if isinstance(sizes, int) else json.dumps(sizes), "models_run": work.done - before}
+        attrs |= {"compile_seconds": compiling, "run_seconds": running}
+        if work.done > before:  # else all was done before, and what was told then holds
+            records.describe(space, {}, attrs)
         if work.interrupted:
             log.warning("Stopped: %d of %d configurations are done.", work.done, work.total)
         if store is not None and processes == 1:
@@ -160,7 +162,7 @@ def _records(store, space, names, fixed, programs, halving, process):
         return Memory()
     from jaxreg.sweeps.store import Store
 
-    options = {}
+    options = {"static": ", ".join(sorted({name for group in space.groups() for name in group.static}))}
     if halving is not None:  # who goes on depends on all of the configurations
         options = {"halving": repr(halving), "configurations": _hash(sorted(map(repr, space.cells())))}
     train = {name: program.text for name, program in programs.items()}

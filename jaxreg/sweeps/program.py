@@ -53,7 +53,7 @@ class Part:
                 def run(first, rest):
                     return jax.tree.unflatten(structure, one(*jax.tree.leaves(((first, rest), shared))))
 
-                return jax.vmap(run)(first, rest)
+                return jax.vmap(run, axis_size=size // self._mesh.size)(first, rest)  # where nothing is batched, too
 
             if self._mesh.size > 1:  # each device goes its own way: a loop ends when its own configurations are done
                 lanes, everywhere = PartitionSpec(AXIS), PartitionSpec()
@@ -78,7 +78,8 @@ class Part:
         return self._executables[size]
 
     def _key(self, size: int) -> tuple:
-        return self.text, size, tuple(self._mesh.devices.flat), self._donate, jax.tree.structure(self.out)
+        structures = jax.tree.structure(self._lane), jax.tree.structure(self.out)  # the names, which the text lacks
+        return self.text, size, tuple(self._mesh.devices.flat), self._donate, *structures
 
     def _avals(self, size):
         lanes, everywhere = (NamedSharding(self._mesh, PartitionSpec(*axis)) for axis in ((AXIS,), ()))

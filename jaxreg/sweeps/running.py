@@ -41,6 +41,9 @@ def specification(program: Program) -> dict[str, dict]:
         found[name] = {"shape": list(out.shape), "dtype": stored(out.dtype).name, "dims": dims}
     if program.begin is not None:
         reports = program.train.steps // program.train.every
+        own = sorted(found.keys() & {"steps", *(name + BY_STEP for name in found)})
+        if own:
+            raise ValueError(f"`sweep` needs reports named unlike what it adds, got {own}.")
         for name, out in list(found.items()):
             dtype = np.dtype(out["dtype"])
             if out["shape"] == [] and dtype.kind != "c":  # missing where a run was stopped, so never an integer

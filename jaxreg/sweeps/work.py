@@ -161,7 +161,8 @@ class Work:
         """Record the outputs of a chunk, then tell of it."""
         count = len(self.records.tasks[task])
         by_step = self._program(task).begin is not None  # with NaN where a run was stopped
-        numbers = {name: v for name, v in outputs.items() if not (by_step and name.endswith(BY_STEP))}
+        curves = {name + BY_STEP for name in outputs} if by_step else ()
+        numbers = {name: values for name, values in outputs.items() if name not in curves}
         outputs = {**outputs, "diverged": nonfinite(numbers, count)}
         self.records.write(task, outputs)
         self.done += count
