@@ -43,9 +43,8 @@ _layouts: dict[int, list[Layout]] = {}  # by size: those met when reading
 def encode(variables: dict[str, np.ndarray | list[str]], attrs: dict[str, str]) -> bytearray:
     """The bytes of a NetCDF-4 file; first dim 'row', then `<name>_dim_0`, ...; a list of strings holds labels."""
     key = (tuple((name, _kind(values)) for name, values in variables.items()), tuple(attrs.items()))
-    if key in _templates:
-        layout, image = _templates[key]
-    else:
+    layout, image = _templates.get(key, (None, None))
+    if layout is None:
         image = _build(variables, attrs)
         layout = _layout(image, image.index(bytes(4) + _MAGIC))
         if len(image) <= _KEEP_BYTES:

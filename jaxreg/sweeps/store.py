@@ -161,7 +161,7 @@ class Store:
         """The step and the state that was kept last, if any."""
         path = self._carry_path(task)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 dtypes = [jax.numpy.dtype(name) for name in file["dtypes"].tolist()]
                 return int(file["step"]), [file[f"leaf{i}"].view(dtype) for i, dtype in enumerate(dtypes)]
         except FileNotFoundError:
