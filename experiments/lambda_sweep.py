@@ -8,7 +8,9 @@ Writes <out>/<name>.nc (every number, an xarray Dataset) and <out>/<name>.png, a
 """
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -37,6 +39,9 @@ STRENGTHS = {  # the range of λ in which each penalty goes from nothing to ever
 }
 
 
+RECENT = 100  # steps whose losses are averaged
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What is swept, and how each network is trained."""
@@ -51,7 +56,8 @@ class Config:
     batch: int = 64
     width: int = 64
     dual_rate: float = 0.05
-    chunk: int = 72
+    chunk: int | None = None
+    halving: bool = False
 
     @property
     def constrained(self) -> bool:
@@ -63,7 +69,7 @@ class Config:
         """The name of the strength's axis."""
         return "radius" if self.constrained else "lam"
 
-    def grid(self) -> jr.Grid:
+    def grid(self) -> jr.Space:
         """Strengths (λ = 0 or k = ∞ included) × learning rates × seeds."""
         values = np.geomspace(*STRENGTHS[self.noun], self.strengths - 1)
         values = [*values, np.inf] if self.constrained else [0.0, *values]
@@ -82,17 +88,16 @@ class MLP(nn.Module):
         return nn.Dense(self.classes, name="output")(nn.relu(nn.Dense(self.width, name="hidden")(x)))
 
 
-def train(lr, seed, data, config, lam=None, radius=None) -> dict:
-    """Train one network by SGD; a pure function of its hyperparameters."""
-    start, shuffle = jax.random.split(jax.random.key(seed))
+def task(lr, config, data, lam=None, radius=None):
+    """The model, its objective and its optimizer, made from hyperparameters that may be traced."""
     model = MLP(config.width)
-    params = model.init(start, data["x_train"][:1])["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), data["x_train"][:1])["params"]
 
     def loss_fn(params, x, y):
         return optax.losses.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, x), y).mean()
 
     noun = CONSTRAINTS[config.noun](radius) if config.constrained else PENALTIES[config.noun](lam)
-    nouns = jr.by_path(params, {"*/kernel": noun})
+    nouns = jr.by_path(shapes, {"*/kernel": noun})
     sgd = optax.sgd(lr)
     objective = jr.penalized(loss_fn, nouns if config.enforce == "penalized" else None)
     tx = {
@@ -103,15 +108,32 @@ def train(lr, seed, data, config, lam=None, radius=None) -> dict:
         "projected": lambda: jr.regularize(sgd, lr, constraint=nouns),
         "multipliers": lambda: jr.regularize(sgd, lr, multipliers=jr.multipliers(nouns, config.dual_rate)),
     }[config.enforce]()
+    return model, objective, tx
 
-    def step(carry, key):
-        params, state = carry
-        rows = jax.random.randint(key, (config.batch,), 0, len(data["y_train"]))
-        grads, parts = jax.grad(objective, has_aux=True)(params, data["x_train"][rows], data["y_train"][rows])
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), parts["loss"]
 
-    (params, _), losses = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(shuffle, config.steps))
+def init(seed, data, config, **hyperparameters) -> dict:
+    """The state of a run before its first step."""
+    start, shuffle = jax.random.split(jax.random.key(seed))
+    model, _, tx = task(config=config, data=data, **hyperparameters)
+    params = model.init(start, data["x_train"][:1])["params"]
+    return {"params": params, "tx": tx.init(params), "key": shuffle, "count": 0, "losses": jnp.zeros(RECENT)}
+
+
+def step(state, seed, data, config, **hyperparameters) -> dict:
+    """One step of SGD on a batch drawn with replacement."""
+    _, objective, tx = task(config=config, data=data, **hyperparameters)
+    params, count = state["params"], state["count"]
+    rows = jax.random.randint(jax.random.fold_in(state["key"], count), (config.batch,), 0, len(data["y_train"]))
+    grads, parts = jax.grad(objective, has_aux=True)(params, data["x_train"][rows], data["y_train"][rows])
+    updates, tx_state = tx.update(grads, state["tx"], params)
+    losses = state["losses"].at[count % RECENT].set(parts["loss"])
+    new = {"params": optax.apply_updates(params, updates), "tx": tx_state, "count": count + 1, "losses": losses}
+    return state | new
+
+
+def report(state, seed, data, config, **hyperparameters) -> dict:
+    """What a run has come to."""
+    model, params = MLP(config.width), state["params"]
 
     def error(part):
         logits = model.apply({"params": params}, data[f"x_{part}"])
@@ -122,30 +144,34 @@ def train(lr, seed, data, config, lam=None, radius=None) -> dict:
     return {
         "val_error": error("val"),
         "test_error": error("test"),
-        "train_loss": jnp.mean(losses[-100:]),
+        "train_loss": jnp.sum(state["losses"]) / jnp.minimum(state["count"], RECENT),
         "weight_norm": jnp.linalg.norm(weights),
         "exact_zeros": jnp.mean(weights == 0),
         "largest_unit_norm": jnp.max(jnp.concatenate([jnp.linalg.norm(kernel, axis=0) for kernel in kernels])),
     }
 
 
+def trainable(config: Config) -> jr.Trainable:
+    """The training of one network, of which `sweep` makes many; it reports ten times or so."""
+    every = max(n for n in range(1, max(1, config.steps // 9) + 1) if config.steps % n == 0)
+    return jr.Trainable(init, step, report, steps=config.steps, every=every)
+
+
 def choose(runs, config: Config) -> dict:
-    """The best (strength, lr) by validation error, and the strongest strength within one standard error of it."""
-    mean = runs["val_error"].where(~runs["diverged"]).mean("seed", skipna=False)
-    error = runs["val_error"].std("seed", ddof=1) / np.sqrt(config.seeds) if config.seeds > 1 else 0 * mean
-    best = mean.argmin(...)
-    at_rate, limit = mean.isel(lr=best["lr"]), mean.isel(best) + error.isel(best)
-    within = np.flatnonzero((at_rate <= limit).values)
-    strongest = within[0] if config.constrained else within[-1]
-    return {"best": best, "1 s.e.": {**best, config.strength: strongest}}
+    """The best configuration by validation error, and the most regularized one within a standard error of it."""
+    picks = {"best": runs.best("val_error")}
+    if config.seeds > 1:
+        strongest = "smallest" if config.constrained else "largest"
+        picks["1 s.e."] = runs.best("val_error", rule="1se", along=config.strength, strongest=strongest)
+    return picks
 
 
 def table(runs, config: Config) -> str:
     """What a reader wants to know first."""
     name = "k" if config.constrained else "λ"
     lines = [f"{'':8}{name:>10}{'lr':>8}{'val %':>8}{'test %':>8}{'‖w‖':>8}{'max ‖w_j‖':>11}{'zeros %':>9}"]
-    for rule, where in choose(runs, config).items():
-        cell = runs.isel(where).mean("seed")
+    for rule, picked in choose(runs, config).items():
+        cell = picked.mean("seed")
         lines.append(
             f"{rule:8}{cell[config.strength].item():10.3g}{cell['lr'].item():8.3g}"
             f"{100 * cell['val_error'].item():8.2f}{100 * cell['test_error'].item():8.2f}"
@@ -155,10 +181,10 @@ def table(runs, config: Config) -> str:
     lines.append(
         f"best: lowest validation error; 1 s.e.: the strongest {name} within one standard error of it, at its lr."
     )
-    a, count = runs.attrs, runs["diverged"].size
+    a, count, steps = runs.attrs, runs["diverged"].size, runs["steps"].mean().item()
     lines.append(
-        f"{count} models × {config.steps} steps, {int(runs['diverged'].sum())} diverged: "
-        f"{count / a['run_seconds']:.1f} models/s, compiled in {a['compile_seconds']:.1f} s, "
+        f"{count} models × {steps:g} steps{' on average' * config.halving}, {int(runs['diverged'].sum())} diverged: "
+        f"{a['models_run'] / a['run_seconds']:.1f} models/s, compiled in {a['compile_seconds']:.1f} s, "
         f"ran {a['run_seconds']:.1f} s"
     )
     return "\n".join(lines)
@@ -184,11 +210,11 @@ def figure(runs, config: Config):
     picks = choose(runs, config)
     heat.figure.axes[-1].set_ylabel("validation error, %")
 
-    lr = picks["best"]["lr"]
-    chosen = runs.isel(lr=lr).mean("seed")
+    lr = picks["best"]["lr"].item()
+    chosen = runs.sel(lr=lr).mean("seed")
     x = jr.plotting.strength_axis(weights, runs[config.strength].values)
     weights.plot(x, chosen["weight_norm"], "o-", markersize=3, color=jr.plotting.COLOURS[0])
-    weights.set(xlabel=symbol, title=f"at learning rate {float(runs['lr'][lr]):g}, mean of {config.seeds} seeds")
+    weights.set(xlabel=symbol, title=f"at learning rate {lr:g}, mean of {config.seeds} seeds")
     weights.set_ylabel("norm of all kernels (circles)", color=jr.plotting.COLOURS[0])
     weights.set_ylim(bottom=0)
     zeros = weights.twinx()
@@ -196,8 +222,9 @@ def figure(runs, config: Config):
     zeros.set_ylabel("exactly zero weights, % (squares)", color=jr.plotting.COLOURS[1])
     zeros.set_ylim(-3, 103)
     for ax in (curve, weights):
-        for rule, style in (("best", ":"), ("1 s.e.", "--")):
-            ax.axvline(x[int(picks[rule][config.strength])], color="0.5", linestyle=style, linewidth=1, label=rule)
+        for (rule, picked), style in zip(picks.items(), (":", "--")[: len(picks)], strict=True):
+            place = x[runs.indexes[config.strength].get_loc(picked[config.strength].item())]
+            ax.axvline(place, color="0.5", linestyle=style, linewidth=1, label=rule)
     curve.legend(frameon=False, fontsize="small")
     weights.legend(frameon=False, fontsize="small", loc="center right" if config.constrained else "center left")
     fig.suptitle(f"{config.dataset}, {config.noun} by {config.enforce}", x=0.01, ha="left", weight="bold")
@@ -222,13 +249,18 @@ def main(argv=None) -> None:
     verbs = ["penalized", "gradient", "decay", "proximal", "projected", "multipliers"]
     parser.add_argument("--enforce", choices=verbs, help="default: penalized, or projected for a constraint")
     parser.add_argument("--dataset", choices=["digits", "mnist", "mnist1d"], default="digits")
-    for name, least in {"strengths": 2, "seeds": 1, "steps": 1, "width": 1, "chunk": 1}.items():
+    for name, least in {"strengths": 2, "seeds": 1, "steps": 1, "width": 1}.items():
         parser.add_argument(
             f"--{name}", type=_at_least(least), default=getattr(Config, name), help="default: %(default)s"
         )
+    parser.add_argument("--chunk", type=_at_least(1), help="models at once; default: chosen by memory and speed")
+    parser.add_argument("--halving", action="store_true", help="train on with the better third alone, again and again")
+    parser.add_argument("--devices", type=_at_least(1), help="how many to use; of a CPU, one a core; default: all")
+    parser.add_argument("--store", type=Path, help="a folder that keeps finished chunks: killed, the run goes on there")
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
     args = vars(parser.parse_args(argv))
     out, penalty, constraint = args.pop("out"), args.pop("penalty"), args.pop("constraint")
+    store, devices = args.pop("store"), args.pop("devices")
     enforce = args.pop("enforce") or ("projected" if constraint else "penalized")
     if (enforce in verbs[4:]) != bool(constraint):
         needs = "--constraint" if enforce in verbs[4:] else "--penalty"
@@ -240,7 +272,22 @@ def main(argv=None) -> None:
         arrays = data.load(config.dataset)
     except data.DataError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    runs = jr.sweep(train, config.grid(), chunk=config.chunk, progress=True, data=arrays, config=config)
+    with contextlib.suppress(RuntimeError):  # where JAX runs already, in a notebook, it has the devices that it has
+        # A CPU is one device unless told otherwise, and small models keep but one of its cores busy.
+        jax.config.update("jax_num_cpu_devices", devices or os.cpu_count())
+    if devices is not None and len(jax.local_devices()) < devices:
+        parser.exit(1, f"{parser.prog}: --devices {devices}, but there are {len(jax.local_devices())}\n")
+    runs = jr.sweep(
+        trainable(config),
+        config.grid(),
+        chunk=config.chunk,
+        store=store,
+        devices=None if devices is None else jax.local_devices()[:devices],
+        halving=jr.halving("val_error", min_steps=config.steps // 9, over="seed") if config.halving else None,
+        progress="val_error",
+        data=arrays,
+        config=dataclasses.replace(config, chunk=None),
+    )
     runs.attrs.update({k: str(v) for k, v in dataclasses.asdict(config).items() if k != "chunk"})
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"lambda_sweep_{config.dataset}_{config.noun}_{config.enforce}"

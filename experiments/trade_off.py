@@ -31,7 +31,7 @@ class Config:
     augmentation: float = 0.3
     every: int = 10
 
-    def grid(self) -> jr.Grid:
+    def grid(self) -> jr.Space:
         """Bounds k on ½‖W‖², equally spaced in log k."""
         return jr.grid(k=np.geomspace(0.3, 100, self.bounds))
 

@@ -32,6 +32,13 @@ def open_store(path: str | os.PathLike, space: Space | None = None) -> xarray.Da
 
     Raises:
         ValueError: if there is no store, nothing was run in it yet, or (when reading) a chunk is damaged.
+
+    >>> import tempfile
+    >>> import jaxreg as jr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = jr.sweep(lambda lam: {"loss": lam**2}, jr.grid(lam=[1.0, 2.0, 3.0]), store=folder)
+    ...     open_store(folder)["loss"].sel(lam=[3.0, 1.0]).values.tolist()
+    [9.0, 1.0]
     """
     return xarray.open_dataset(path, engine=SweepBackend, space=space)
 

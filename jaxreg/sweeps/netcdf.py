@@ -66,14 +66,15 @@ def read(path: Path, names: Iterable[str] | None = None, *, verify: bool = True)
         Damaged: if the file is cut off, or its bytes have changed.
         OSError: if it cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         known = _layouts.get(size, ())
         image = file.read() if verify or not known else None
-        part = (lambda start, stop: os.pread(file.fileno(), stop - start, start)) if image is None else _parts(image)
+        part = _parts_of_file(file) if image is None else _parts(image)
         layout = next((layout for layout in known if layout.fits(part)), None)
         if layout is None:
-            image = file.read() if image is None else image
+            file.seek(0)
+            image = file.read()
             part, layout = _parts(image), _layout(image, _find_checksum(image))
             if sum(map(len, _layouts.values())) >= _KEEP:
                 _layouts.clear()
@@ -86,6 +87,14 @@ def read(path: Path, names: Iterable[str] | None = None, *, verify: bool = True)
 
 def _parts(image: bytes) -> Callable[[int, int], bytes]:
     return lambda start, stop: image[start:stop]
+
+
+def _parts_of_file(file) -> Callable[[int, int], bytes]:
+    def part(start, stop):
+        file.seek(start)
+        return file.read(stop - start)
+
+    return part
 
 
 def _variable(layout: Layout, name: str, part):

@@ -25,6 +25,7 @@ class Bar:
         self._total, self._show, self._unit, self._first = total, show, unit, done
         self._done, self._start, self._line = done, time.perf_counter(), -math.inf
         self._best, self._facts, self._told = None, {}, done
+        self._begun = None
         self._tqdm = _tqdm(total=total, initial=done, unit=unit) if show else None
 
     def update(self, count: int, best=None, **facts) -> None:
@@ -45,13 +46,18 @@ class Bar:
             self._tqdm.update(count)
         elif self._show and (self._done >= self._total or time.perf_counter() - self._line >= _SECONDS_BETWEEN_LINES):
             self._print()
+        if self._begun is None:
+            self._begun = self._done, time.perf_counter()
 
     def _print(self) -> None:
         self._line, self._told = time.perf_counter(), self._done
         made, seconds = self._done - self._first, self._line - self._start
+        speed = made, seconds
+        if self._begun is not None and self._done > self._begun[0]:  # the first one was compiled for
+            speed = self._done - self._begun[0], self._line - self._begun[1]
         parts = [f"{self._done}/{self._total} {self._unit}s"]
         if made and seconds > 0:
-            rate, left = made / seconds, self._total - self._done
+            rate, left = speed[0] / speed[1], self._total - self._done
             parts.append(f"{rate:.3g} {self._unit}s/s")
             parts.append(f"{_clock(left / rate)} left" if left > 0 else f"took {_clock(seconds)}")
         extra = self._extra()
