@@ -6,7 +6,7 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreg.sweeps.fixed import Fixed, digest, without_addresses
@@ -217,12 +217,17 @@ def _explain(error: Exception, name: str, numbers: dict) -> None:
         )
 
 
-def _constants(jaxpr: ClosedJaxpr):
-    yield from jaxpr.consts
-    for equation in jaxpr.jaxpr.eqns:
+def _constants(jaxpr: ClosedJaxpr | Jaxpr):
+    """The arrays in a program, of which its text shows the shapes alone."""
+    if isinstance(jaxpr, ClosedJaxpr):
+        yield from jaxpr.consts
+        jaxpr = jaxpr.jaxpr
+    for atom in [*(atom for equation in jaxpr.eqns for atom in equation.invars), *jaxpr.outvars]:
+        if isinstance(atom, Literal) and np.ndim(atom.val) > 0:
+            yield atom.val
+    for equation in jaxpr.eqns:
         for inner in _inner(equation):
-            if isinstance(inner, ClosedJaxpr):
-                yield from _constants(inner)
+            yield from _constants(inner)
 
 
 def _operations(jaxpr: Jaxpr) -> int:
