@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -159,6 +161,26 @@ def test_opening_runs_no_code(root):
     with Store(root, IDENTITY) as store:
         np.savez(root / "carries" / "0000-000000.npz", step=1, dtypes=np.array(["object"]), leaf0=np.array([Bomb()]))
         assert store.read_carry("0000-000000") is None
+
+
+def test_one_thread_writes_while_another_reads(root):
+    with Store(root, IDENTITY) as store, ThreadPoolExecutor(2) as threads:
+        tasks = store.extend([(GROUP, [(float(100 * n + i), "a") for i in range(n)]) for n in range(1, 80)])
+
+        def write(task):
+            rows = np.array([cell[0] for cell in store.tasks[task]])
+            store.write(task, {"loss": rows, "curve": rows[:, None] * np.ones(50)})
+
+        def read(task):
+            while not store.finished(task):
+                time.sleep(0.001)
+            found = store.read(task)
+            np.testing.assert_array_equal(found["loss"], [cell[0] for cell in store.tasks[task]])
+            np.testing.assert_array_equal(found["curve"][:, 7], found["loss"])
+
+        written = threads.submit(lambda: [write(task) for task in tasks])  # more layouts than are kept
+        threads.submit(lambda: [read(task) for task in tasks]).result(timeout=60)
+        written.result()
 
 
 def test_facts_are_remembered(root):
