@@ -152,8 +152,8 @@ def report(state, seed, data, config, **hyperparameters) -> dict:
 
 
 def trainable(config: Config) -> jr.Trainable:
-    """The training of one network, of which `sweep` makes many; it reports ten times or so."""
-    every = max(n for n in range(1, max(1, config.steps // 9) + 1) if config.steps % n == 0)
+    """The training of one network, of which `sweep` makes many; it reports fifteen times or so."""
+    every = max(n for n in range(1, max(1, config.steps // 15) + 1) if config.steps % n == 0)
     return jr.Trainable(init, step, report, steps=config.steps, every=every)
 
 
@@ -283,7 +283,7 @@ def main(argv=None) -> None:
         chunk=config.chunk,
         store=store,
         devices=None if devices is None else jax.local_devices()[:devices],
-        halving=jr.halving("val_error", min_steps=config.steps // 9, over="seed") if config.halving else None,
+        halving=jr.halving("val_error", min_steps=max(1, config.steps // 15), over="seed") if config.halving else None,
         progress="val_error",
         data=arrays,
         config=dataclasses.replace(config, chunk=None),

@@ -52,7 +52,7 @@ def test_main_job(arguments, tmp_path, capsys):
         assert dict(runs["val_error"].sizes) == {strength: 4, "lr": 4, "seed": 2}
         assert not runs["diverged"].any()
         if "--halving" in arguments:
-            assert sorted(np.unique(runs["steps"])) == [30, 90, 150]
+            assert sorted(np.unique(runs["steps"])) == [10, 30, 150]
             return
         assert (runs["val_error"].isel({strength: -1 if strength == "radius" else 0}) < 0.3).all()
         strongest = runs.isel({strength: 0 if strength == "radius" else -1})

@@ -131,6 +131,8 @@ def sweep(
         before = work.done
         expected = work.total * steps if halving is None else extent(plan, halving, steps, every)
         prepared = time.perf_counter()
+        if plan.chunks:
+            records.describe(space, {}, {"chunk": _told(plan.chunks)})
         unit = "step" if isinstance(train, Trainable) else "model"
         with Bar(expected, progress if process == 0 else False, unit, work.done * steps) as work.bar:
             if halving is None:
@@ -139,9 +141,8 @@ def sweep(
                 compete(work, plan, halving, steps, every)
         compiling = prepared - began + work.compile_seconds
         running = time.perf_counter() - began - compiling
-        sizes = plan.chunks if len(plan.chunks) != 1 else next(iter(plan.chunks.values()))
-        attrs = {"chunk": sizes if isinstance(sizes, int) else json.dumps(sizes), "models_run": work.done - before}
-        attrs |= {"compile_seconds": compiling, "run_seconds": running}
+        attrs = {"chunk": _told(plan.chunks)} if plan.chunks else {}
+        attrs |= {"models_run": work.done - before, "compile_seconds": compiling, "run_seconds": running}
         if work.done > before:  # else all was done before, and what was told then holds
             records.describe(space, {}, attrs)
         if work.interrupted:
@@ -157,6 +158,10 @@ def sweep(
     return runs.dataset(space, found, attrs, finished=finished, diverged=diverged, dims=dims, coords=coords)
 
 
+def _told(sizes: dict[str, int]) -> int | str:
+    return next(iter(sizes.values())) if len(sizes) == 1 else json.dumps(sizes)
+
+
 def _records(store, space, names, fixed, programs, halving, process):
     if store is None:
         return Memory()
@@ -164,7 +169,8 @@ def _records(store, space, names, fixed, programs, halving, process):
 
     options = {"static": ", ".join(sorted({name for group in space.groups() for name in group.static}))}
     if halving is not None:  # who goes on depends on all of the configurations
-        options = {"halving": repr(halving), "configurations": _hash(sorted(map(repr, space.cells())))}
+        options["halving"] = repr(halving)
+        options["configurations"] = _hash(sorted(map(repr, space.cells())))
     train = {name: program.text for name, program in programs.items()}
     identity = {"arguments": names, "fixed": fixed.describe(), "train": train, "options": options}
     return Store(store, identity, process=process)

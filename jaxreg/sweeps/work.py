@@ -45,7 +45,7 @@ class Work:
             end: the step at which it pauses.
             keep: whether the states are kept for a next stage.
         """
-        self.unit = end - begin
+        self.unit, self._first = end - begin, begin == 0
         mine = [task for i, task in enumerate(sorted(tasks)) if i % self.share[1] == self.share[0]]
         done = {task for task in mine if self.records.finished(task)}
         for task in done:
@@ -165,7 +165,7 @@ class Work:
         numbers = {name: values for name, values in outputs.items() if name not in curves}
         outputs = {**outputs, "diverged": nonfinite(numbers, count)}
         self.records.write(task, outputs)
-        self.done += count
+        self.done += count * self._first  # once, not at every rung
         columns = dict(zip(self.names, zip(*self.records.tasks[task], strict=True), strict=True))
         best = None
         if self.metric is not None and np.isfinite(values := outputs[self.metric]).any():
