@@ -1,6 +1,7 @@
 """One chunk of configurations from start to end, or from one pause to the next."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -59,6 +60,7 @@ def launch(program: Program, chunk: Chunk) -> Callable[[], dict[str, np.ndarray]
     results = program.outputs(program.main.compiled(chunk.size)((), lanes, program.shared))
 
     def collect():
+        _wait(results.values())
         return {name: np.asarray(r).astype(stored(r.dtype), copy=False)[: chunk.count] for name, r in results.items()}
 
     return collect
@@ -67,7 +69,8 @@ def launch(program: Program, chunk: Chunk) -> Callable[[], dict[str, np.ndarray]
 def advance(program: Program, chunk: Chunk, end: int) -> Iterator[None]:
     """Run a chunk of a `Trainable` on to step `end`, or until all of its configurations have stopped, block by block.
 
-    As soon as half of a chunk has stopped, the rest goes on in a smaller one.
+    As soon as three quarters of a chunk have stopped, the rest goes on in a smaller one: that takes another program, so
+    not sooner.
     """
     every = program.train.every
     _start(program, chunk)
@@ -75,6 +78,7 @@ def advance(program: Program, chunk: Chunk, end: int) -> Iterator[None]:
         lanes = program.lanes(_take(chunk.numbers, np.maximum(chunk.slots, 0)), len(chunk.slots))
         state = jax.tree.unflatten(jax.tree.structure(program.begin.out), chunk.state)
         state, report, stop = program.main.compiled(len(chunk.slots))(state, lanes, program.shared)
+        _wait([*jax.tree.leaves(report), *stop])
         chunk.state = jax.tree.leaves(state)
         chunk.step += every
         stopped = np.asarray(stop[0]) if stop else np.zeros(len(chunk.slots), bool)
@@ -83,6 +87,13 @@ def advance(program: Program, chunk: Chunk, end: int) -> Iterator[None]:
             chunk.slots = np.where(stopped, -1, chunk.slots)
             _compact(program, chunk)
         yield
+
+
+def _wait(results) -> None:
+    """Until they are computed, looking now and then, so that Ctrl-C is heard; at most a hundredth too long."""
+    start = time.perf_counter()
+    while not all(result.is_ready() for result in results):
+        time.sleep(min(0.05, 0.01 * (time.perf_counter() - start)))
 
 
 def _start(program: Program, chunk: Chunk) -> None:
@@ -113,7 +124,7 @@ def _record(chunk: Chunk, results, block: int, ended: np.ndarray) -> None:
 def _compact(program: Program, chunk: Chunk) -> None:
     running = np.flatnonzero(chunk.slots >= 0)
     size = bucket(len(running), program.mesh.size)
-    if len(running) > 0 and size <= len(chunk.slots) // 2:
+    if len(running) > 0 and size <= len(chunk.slots) // 4:
         rows = running[np.minimum(np.arange(size), len(running) - 1)]
         chunk.state = [device(program, host(leaf)[rows], leaf.dtype) for leaf in chunk.state]
         chunk.slots = np.where(np.arange(size) < len(running), chunk.slots[rows], -1)
