@@ -17,7 +17,9 @@ Verbs: `penalized` (in the loss); `add_penalty_gradient`, `multipliers` (on grad
 On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`; `bound_for_strength` and
 `strength_for_bound`, from one side of a problem to the other; `activity_penalty` on the outputs of layers.
 
-At scale: `sweep` over a `grid`; `plotting` shows it.
+At scale: `sweep` over a space of configurations: `grid`, `zipped`, `sample` (`uniform`, `log_uniform`, `integers`),
+`configurations`, `static` and `conditional` values; a `Trainable` with `early_stopping`, `halving`, `hyperband`.
+`open_store` opens what it stored; `plotting` shows it.
 """
 
 from jaxreg import conventions as conventions
@@ -109,3 +111,11 @@ from jaxreg.transforms import regularize as regularize
 from jaxreg.transforms import warm_start as warm_start
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name == "open_store":  # needs xarray, which takes time to import
+        from jaxreg.sweeps.backend import open_store
+
+        return open_store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

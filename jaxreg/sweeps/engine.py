@@ -130,6 +130,7 @@ def sweep(
         work.done = sum(len(records.tasks[task]) for task in tasks if records.finished(task))
         before = work.done
         expected = work.total * steps if halving is None else extent(plan, halving, steps, every)
+        waited = sum(program.waited for program in programs.values())
         prepared = time.perf_counter()
         if plan.chunks:
             records.describe(space, {}, {"chunk": _told(plan.chunks)})
@@ -139,7 +140,7 @@ def sweep(
                 work.run(tasks, end=steps)
             else:
                 compete(work, plan, halving, steps, every)
-        compiling = prepared - began + work.compile_seconds
+        compiling = prepared - began + sum(program.waited for program in programs.values()) - waited
         running = time.perf_counter() - began - compiling
         attrs = {"chunk": _told(plan.chunks)} if plan.chunks else {}
         attrs |= {"models_run": work.done - before, "compile_seconds": compiling, "run_seconds": running}

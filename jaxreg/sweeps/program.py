@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ class Part:
         self.jaxpr = traced.jaxpr
         self._lane, self._shared, self._mesh, self._donate = lane, shared, mesh, donate
         self._lowered, self._executables, self._compiling = {}, {}, threading.Lock()
+        self.waited = 0.0
         constants = "".join(f"\n{digest(constant)}" for constant in _constants(self.jaxpr))
         self.text = without_addresses(self.jaxpr.pretty_print(use_color=False)) + constants
         self.fingerprint = hashlib.sha256(self.text.encode()).hexdigest()[:16]
@@ -63,7 +65,14 @@ class Part:
             self._lowered[size] = jitted.lower(*self._avals(size))
 
     def compiled(self, size: int):
-        """The executable for `size` configurations at once."""
+        """The executable for `size` configurations at once; the time that the caller waits for it is kept."""
+        start = time.perf_counter()
+        self.compile(size)
+        self.waited += time.perf_counter() - start
+        return self._executables[size]
+
+    def compile(self, size: int) -> None:
+        """Compile for `size` configurations, where it is not done; other threads may, ahead of time."""
         with self._compiling:
             if size not in self._executables:
                 key = self._key(size)
@@ -75,7 +84,6 @@ class Part:
                     del _EXECUTABLES[key]
                 while len(_EXECUTABLES) > _KEPT:
                     _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
-        return self._executables[size]
 
     def _key(self, size: int) -> tuple:
         structures = jax.tree.structure(self._lane), jax.tree.structure(self.out)  # the names, which the text lacks
@@ -166,10 +174,15 @@ class Program:
         for part in self._parts():
             part.lower(size)
 
-    def ready(self, size: int) -> None:
+    def compile(self, size: int) -> None:
         """Compile all parts for chunks of `size`, where they are not."""
         for part in self._parts():
-            part.compiled(size)
+            part.compile(size)
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent on waiting for the compiler."""
+        return sum(part.waited for part in self._parts())
 
     def _parts(self) -> list[Part]:
         return [part for part in (self.begin, self.main) if part is not None]

@@ -33,7 +33,7 @@ class Work:
         self.programs, self.dtypes, self.records, self.names = programs, dtypes, records, names
         self.farm, self.share = farm, share
         self.bar, self.metric, self.callbacks = None, None, ()
-        self.compile_seconds, self.interrupted = 0.0, False
+        self.interrupted = False
         self.done = self.total = self._told = 0
 
     def run(self, tasks: list[str], begin: int = 0, end: int = 1, keep: bool = False) -> None:
@@ -60,9 +60,9 @@ class Work:
             else:
                 sent = [(task, self.records.group[task], chunk) for task, chunk in jobs]
                 computed = ((*done, None) for done in self.farm.compute(sent, lambda: self.interrupted))
-            for task, outputs, leaves in computed:
+            for task, outputs, chunk in computed:
                 if keep:
-                    self.records.write_carry(task, end, leaves)
+                    self.records.write_carry(task, end, save(chunk))
                 self._deliver(task, outputs)
                 if not keep:
                     self.records.drop_carry(task)
@@ -96,9 +96,6 @@ class Work:
             pending = None
             for task, chunk in jobs:
                 program = self._program(task)
-                start = time.perf_counter()
-                program.ready(chunk.size)
-                self.compile_seconds += time.perf_counter() - start
                 if self.interrupted:
                     break
                 if program.begin is None:  # the next chunk runs while this one is written
@@ -107,7 +104,7 @@ class Work:
                         yield pending[0], pending[1](), None
                     pending = task, collect
                 elif self._advance(program, task, chunk, begin, end):
-                    yield task, chunk.outputs, save(chunk)
+                    yield task, chunk.outputs, chunk
             if pending:
                 yield pending[0], pending[1](), None
         finally:
@@ -115,12 +112,10 @@ class Work:
 
     def _compile(self, programs: list[tuple[Program, int]], pool) -> None:
         """Lower each program here, where the configuration of JAX is that of the caller, and compile it elsewhere."""
-        start = time.perf_counter()
         for program, size in dict.fromkeys(programs):
             program.lower(size)
             if len({*programs}) > 1:
-                pool.submit(program.ready, size)
-        self.compile_seconds += time.perf_counter() - start
+                pool.submit(program.compile, size)
 
     def _advance(self, program: Program, task: str, chunk: Chunk, begin: int, end: int) -> bool:
         """Run a chunk to step `end`; False if it was interrupted before."""
