@@ -11,6 +11,7 @@ from xarray.core import indexing
 from jaxreg.sweeps import netcdf
 from jaxreg.sweeps import runs as _runs  # noqa: F401 (gives the Dataset its `best` and `summary`)
 from jaxreg.sweeps.folder import chunk_path, load, load_plans
+from jaxreg.sweeps.outputs import fill, merged
 from jaxreg.sweeps.spaces import Space
 from jaxreg.sweeps.store import DIVERGED
 
@@ -68,8 +69,9 @@ class SweepBackend(BackendEntrypoint):
         rows = _Rows(root, space, sorted(facts["identity"]["arguments"]).index("rung") if halving else None)
         dims = tuple(space.sizes)
         variables = {}
-        for name, (own, dtype, own_dims) in _merged(facts["outputs"], whole=bool(rows.finished.all())).items():
-            variables[name] = dims + own_dims, _lazy(rows, name, space.shape + own, dtype)
+        for name, output in merged(facts["outputs"], whole=bool(rows.finished.all())).items():
+            shape = space.shape + output["shape"]
+            variables[name] = dims + output["dims"], _lazy(rows, name, shape, output["dtype"])
         variables[DIVERGED] = dims, _lazy(rows, DIVERGED, space.shape, np.dtype(bool))
         if not rows.finished.all():
             variables["finished"] = dims, rows.finished.reshape(space.shape)
@@ -82,23 +84,6 @@ class SweepBackend(BackendEntrypoint):
             {name: coord for name, coord in coords.items() if name not in dropped},
             facts["attrs"],
         )
-
-
-def _merged(outputs: dict[str, dict], whole: bool) -> dict[str, tuple[tuple[int, ...], np.dtype, tuple[str, ...]]]:
-    """Each output's largest shape over the groups, a dtype for all, with a NaN where one is needed, and its dims."""
-    merged = {}
-    for name in {name: None for group in outputs.values() for name in group}:
-        found = [group[name] for group in outputs.values() if name in group]
-        shapes = [tuple(output["shape"]) for output in found]
-        if len({len(shape) for shape in shapes}) > 1:
-            raise ValueError(f"`open_store` needs as many axes of {name!r} in each group, got shapes {shapes}.")
-        shape = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
-        dtype = np.result_type(*(output["dtype"] for output in found))
-        if dtype.kind not in "fc" and not (whole and len(found) == len(outputs) and set(shapes) == {shape}):
-            dtype = np.promote_types(dtype, np.float32)
-        own = found[0].get("dims") or [f"{name}_dim_{i}" for i in range(len(shape))]
-        merged[name] = shape, dtype, tuple(own)
-    return merged
 
 
 class _Rows:
@@ -144,7 +129,7 @@ class _Rows:
                 raise ValueError(f"{path} is damaged: {error}. The sweep, run again, replaces it.") from error
             if values.shape[1:] != own:
                 part = np.repeat(whole[None], len(at), axis=0)
-                part[(slice(None), *map(slice, values.shape[1:]))] = values
+                fill(part, np.arange(len(at)), values)
                 values = part
             out[at] = _select(values, key)
         return out

@@ -9,7 +9,7 @@ def merged(groups: dict[str, dict[str, dict]], whole: bool = True) -> dict[str, 
     """{output: its description over all groups}: {"shape": (...), "dtype": ..., "dims": (...)}.
 
     Args:
-        groups: group -> output -> {"shape": [...], "dtype": "float32", "dims": [...]}.
+        groups: group -> output -> {"shape": [...], "dtype": "float32"}, and "dims" where its axes have names.
         whole: whether every configuration has its outputs; else integers and bools become floats.
 
     Raises:
@@ -26,7 +26,8 @@ def merged(groups: dict[str, dict[str, dict]], whole: bool = True) -> dict[str, 
         dtype = np.result_type(*(np.dtype(output["dtype"]) for output in here.values()))
         if dtype.kind not in "fc" and not (whole and len(here) == len(groups) and {*shapes.values()} == {shape}):
             dtype = np.promote_types(dtype, np.float32)
-        found[name] = {"shape": shape, "dtype": dtype, "dims": tuple(next(iter(here.values()))["dims"])}
+        dims = next(iter(here.values())).get("dims") or [f"{name}_dim_{i}" for i in range(len(shape))]
+        found[name] = {"shape": shape, "dtype": dtype, "dims": tuple(dims)}
     return found
 
 
