@@ -20,7 +20,8 @@ from jaxreg.sweeps.memory import Memory
 from jaxreg.sweeps.plan import Plan
 from jaxreg.sweeps.program import Program, mesh_of
 from jaxreg.sweeps.progress import Bar
-from jaxreg.sweeps.results import agreed, collect
+from jaxreg.sweeps.processes import agreed, check_same, exchange, share, share_plans, together
+from jaxreg.sweeps.results import collect
 from jaxreg.sweeps.running import specification
 from jaxreg.sweeps.trainable import Trainable
 from jaxreg.sweeps.work import Work
@@ -97,6 +98,7 @@ def sweep(
     arguments.check_arguments(train, space, groups, fixed)
     if halving is not None:
         arguments.check_halving(halving, train, space)
+    arguments.check_places(devices, executor, halving)
 
     began = time.perf_counter()
     mesh = mesh_of(jax.local_devices() if devices is None else devices)
@@ -119,14 +121,20 @@ def sweep(
     process, processes = jax.process_index(), jax.process_count()
     names = sorted([*space.arguments, *(["rung"] if halving is not None else [])])
     steps, every = (train.steps, train.every) if isinstance(train, Trainable) else (1, 1)
-    with _records(store, space, names, held, programs, halving, process) as records:
+    if processes > 1:
+        texts = [program.text for program in programs.values()]
+        told = {"the space": space.cells(), "`train`": texts, "fixed arguments": held.describe(), "`chunk`": chunk}
+        check_same(told | {"`store`, given or not": store is None})
+    with together(lambda: _records(store, space, names, held, programs, halving, process)) as records:
+        share_plans(records)
         plan = Plan(space, groups, programs, records, chunk or (FARMED if farm else None), memory, agreed)
-        work = Work(programs, dtypes, records, names, farm=farm, share=(process, processes))
+        work = Work(programs, dtypes, records, names, farm=farm)
         work.metric, work.callbacks = progress if isinstance(progress, str) else None, callbacks
         coords = {"step": list(range(every, steps + 1, every))} if isinstance(train, Trainable) else {}
         records.describe(space, outputs, {}, coords)
-        work.total = len({*plan.cells})
-        tasks = plan.tasks(plan.cells) if halving is None else []
+        everyones = together(lambda: plan.tasks(plan.cells)) if halving is None else []
+        tasks = share(everyones, records)
+        work.total = sum(len(records.tasks[task]) for task in tasks) if halving is None else len({*plan.cells})
         work.done = sum(len(records.tasks[task]) for task in tasks if records.finished(task))
         before = work.done
         expected = work.total * steps if halving is None else extent(plan, halving, steps, every)
@@ -137,22 +145,22 @@ def sweep(
         unit = "step" if isinstance(train, Trainable) else "model"
         with Bar(expected, progress if process == 0 else False, unit, work.done * steps) as work.bar:
             if halving is None:
-                work.run(tasks, end=steps)
+                together(lambda: work.run(tasks, end=steps))
             else:
                 compete(work, plan, halving, steps, every)
         compiling = prepared - began + sum(program.waited for program in programs.values()) - waited
         running = time.perf_counter() - began - compiling
         attrs = {"chunk": _told(plan.chunks)} if plan.chunks else {}
         attrs |= {"models_run": work.done - before, "compile_seconds": compiling, "run_seconds": running}
-        if work.done > before:  # else all was done before, and what was told then holds
-            records.describe(space, {}, attrs)
+        # where all was done before, the times that were told then hold
+        records.describe(space, {}, attrs if work.done > before else {"chunk": attrs["chunk"]})
         if work.interrupted:
             log.warning("Stopped: %d of %d configurations are done.", work.done, work.total)
-        if store is not None and processes == 1:
+        if store is not None and (processes == 1 or all(exchange(all(map(records.finished, everyones))))):
             from jaxreg.sweeps.backend import open_store
 
             return open_store(store, space=space)
-        found, finished = collect(records, plan.cells, names, outputs, processes)
+        found, finished = collect(records, plan.cells, names, outputs)
     from jaxreg.sweeps import runs
 
     diverged, dims = found.pop("diverged"), {k: out["dims"] for group in outputs.values() for k, out in group.items()}
