@@ -81,6 +81,22 @@ def check_halving(halving, train, space: Space) -> None:
     halving.brackets(space.size, train.steps, train.every)
 
 
+def check_places(devices, executor, halving) -> None:
+    """Where a sweep can run."""
+    if devices is not None:
+        here = jax.local_devices() if len(devices) == 0 else jax.local_devices(backend=devices[0].platform)
+        if len(devices) == 0 or len({*devices}) < len(devices) or not {*devices} <= {*here}:
+            raise ValueError(f"`sweep` needs distinct `devices` of one kind of this process, {here}; got {devices}.")
+    for name, option in (("executor", executor), ("halving", halving)):
+        if option is not None and jax.process_count() > 1:
+            raise ValueError(f"`sweep` needs a single process for `{name}`, got {jax.process_count()}.")
+    for name, option in (("halving", halving), ("devices", devices)):
+        if executor is not None and option is not None:
+            raise ValueError(
+                f"`sweep` needs no `{name}` with an `executor`, whose workers train to the end where they are."
+            )
+
+
 def check_metric(name: str, metric: str, groups: dict[str, dict]) -> None:
     """A metric is a real number that every group has."""
     for outputs in groups.values():

@@ -18,9 +18,9 @@ from jaxreg.sweeps.fixed import Fixed
 from jaxreg.sweeps.grids import as_space
 from jaxreg.sweeps.memory import Memory
 from jaxreg.sweeps.plan import Plan
+from jaxreg.sweeps.processes import agreed, check_same, exchange, share, share_plans, together
 from jaxreg.sweeps.program import Program, mesh_of
 from jaxreg.sweeps.progress import Bar
-from jaxreg.sweeps.processes import agreed, check_same, exchange, share, share_plans, together
 from jaxreg.sweeps.results import collect
 from jaxreg.sweeps.running import specification
 from jaxreg.sweeps.trainable import Trainable

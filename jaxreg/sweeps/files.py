@@ -37,7 +37,7 @@ def write_file(path: Path, write: Callable, process: int = 0) -> None:
 
 def write_json(path: Path, value, process: int = 0) -> None:
     """Write JSON, with the folder's entry flushed as well: what is written later may rely on it."""
-    write_file(path, lambda file: file.write(json.dumps(value, default=_parts).encode()), process)
+    write_file(path, lambda file: file.write(to_json(value).encode()), process)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -48,18 +48,25 @@ def write_json(path: Path, value, process: int = 0) -> None:
 
 def read_json(path: Path):
     """What `write_json` wrote."""
-    return json.loads(path.read_text(), object_hook=lambda d: complex(*d["complex"]) if [*d] == ["complex"] else d)
+    return from_json(path.read_text())
 
 
-def _parts(value: complex) -> dict:
-    return {"complex": [value.real, value.imag]}  # JSON has none
+def to_json(value) -> str:
+    """JSON, which has no complex numbers of its own."""
+    return json.dumps(value, default=lambda z: {"complex": [z.real, z.imag]})
+
+
+def from_json(text: str):
+    """What `to_json` was given."""
+    return json.loads(text, object_hook=lambda d: complex(*d["complex"]) if [*d] == ["complex"] else d)
 
 
 def set_aside(path: Path, why: object) -> None:
     """Rename a damaged file, so that its place is free, and say so."""
     aside = path.with_name(f"{path.name}.damaged")
     log.warning("%s is damaged (%s); it is kept as %s and computed again.", path, why, aside.name)
-    path.replace(aside)
+    with contextlib.suppress(FileNotFoundError):  # another process of the run was faster
+        path.replace(aside)
 
 
 def remove_leftovers(root: Path, process: int) -> None:

@@ -62,15 +62,16 @@ class Plan:
         if size is None:
             size = self.records.recall(f"chunk of {program.fingerprint} on {devices} devices")
             facts = {"from": "the store"}
+            size = self._agree(size or 0) or None
         if size is None:
             group = self.groups[name]
             size, facts = chunks.choose(program, self.space.numbers(group.numbers, group.rows), count, self._memory)
-            size = self._agree(size)
             if size < count:
                 self.records.remember(f"chunk of {program.fingerprint} on {devices} devices", size)
         rounded = -(-min(int(size), count) // devices) * devices
         if self._chunk is None:
             rounded = chunks.balanced(count, rounded, devices)
+        rounded = self._agree(rounded)
         told = ", ".join(f"{key} {value}" for key, value in facts.items())
         log.info(
             "%d configurations%s in chunks of %d%s",

@@ -26,12 +26,11 @@ class Work:
         records: a `Store` or `Memory`.
         names: what the entries of a cell are, in order: the arguments, perhaps 'rung'.
         farm: computes chunks elsewhere; None is here.
-        share: (index, number) of this process among those that share the tasks.
     """
 
-    def __init__(self, programs: dict[str, Program], dtypes, records, names, *, farm=None, share=(0, 1)):
+    def __init__(self, programs: dict[str, Program], dtypes, records, names, *, farm=None):
         self.programs, self.dtypes, self.records, self.names = programs, dtypes, records, names
-        self.farm, self.share = farm, share
+        self.farm = farm
         self.bar, self.metric, self.callbacks = None, None, ()
         self.interrupted = False
         self.done = self.total = self._told = 0
@@ -40,20 +39,19 @@ class Work:
         """Compute those of the tasks that are not finished, the largest program first.
 
         Args:
-            tasks: all tasks of this stage, the same in every process.
+            tasks: those of this stage that this process sees to.
             begin: the step at which a `Trainable` goes on, with the states of the stage before.
             end: the step at which it pauses.
             keep: whether the states are kept for a next stage.
         """
         self.unit, self._first = end - begin, begin == 0
-        mine = [task for i, task in enumerate(sorted(tasks)) if i % self.share[1] == self.share[0]]
-        done = {task for task in mine if self.records.finished(task)}
+        done = {task for task in tasks if self.records.finished(task)}
         for task in done:
             if not keep and self._program(task).begin is not None:  # killed after its last file, before this
                 self.records.drop_carry(task)
-        mine = [task for task in mine if task not in done]
-        mine.sort(key=lambda task: (-self._program(task).cost, self.records.group[task], task))
-        jobs = [(task, self._chunk(task, size)) for task, size in zip(mine, self._sizes(mine), strict=True)]
+        left = [task for task in tasks if task not in done]
+        left.sort(key=lambda task: (-self._program(task).cost, self.records.group[task], task))
+        jobs = [(task, self._chunk(task, size)) for task, size in zip(left, self._sizes(left), strict=True)]
         with _interruptible(self):
             if self.farm is None:
                 computed = self._here(jobs, begin, end)
