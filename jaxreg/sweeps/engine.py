@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -151,7 +151,7 @@ def sweep(
         compiling = prepared - began + sum(program.waited for program in programs.values()) - waited
         running = time.perf_counter() - began - compiling
         attrs = {"chunk": _told(plan.chunks)} if plan.chunks else {}
-        attrs |= {"models_run": work.done - before, "compile_seconds": compiling, "run_seconds": running}
+        attrs |= {"models_run": sum(exchange(work.done - before)), "compile_seconds": compiling, "run_seconds": running}
         # where all was done before, the times that were told then hold
         records.describe(space, {}, attrs if work.done > before else {"chunk": attrs["chunk"]})
         if work.interrupted:
@@ -177,13 +177,13 @@ def _records(store, space, names, fixed, programs, halving, process):
     from jaxreg.sweeps.store import Store
 
     options = {"static": ", ".join(sorted({name for group in space.groups() for name in group.static}))}
-    if halving is not None:  # who goes on depends on all of the configurations
+    if halving is not None:  # who goes on depends on all of the configurations, and on their order
         options["halving"] = repr(halving)
-        options["configurations"] = _hash(sorted(map(repr, space.cells())))
+        options["configurations"] = _hash(map(repr, space.cells()))
     train = {name: program.text for name, program in programs.items()}
     identity = {"arguments": names, "fixed": fixed.describe(), "train": train, "options": options}
     return Store(store, identity, process=process)
 
 
-def _hash(lines: list[str]) -> str:
+def _hash(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
