@@ -28,7 +28,7 @@ def check_identity(path: Path, facts: dict | None, identity: dict) -> None:
     if unlike:
         changes += _diff(unlike[0], old["train"][unlike[0]], identity["train"][unlike[0]])
     if len(unlike) > 1:
-        changes.append(f"`train` for {len(unlike) - 1} other combinations of static values, such as {unlike[1]}")
+        changes.append(f"`train` for other static values as well, {len(unlike)} in all, such as {unlike[1]}")
     if changes:
         if facts["jax"] != jax.__version__:
             changes.append(f"jax: {facts['jax']} -> {jax.__version__}")
