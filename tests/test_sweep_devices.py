@@ -1,10 +1,16 @@
 """One sweep on eight devices of a process, and shared by two processes."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +24,11 @@ def check(function):
     return function
 
 
-def python(code, timeout=180, **env):
+def python(code):
     """A process of its own, whose devices are not those of this one."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE, env={**os.environ, **env},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE,
     )  # fmt: skip
 
 
@@ -103,7 +109,7 @@ def descent(every=5, **options):
 
 def assert_equal(one, two):
     """To the bit, times apart."""
-    drop = {"compile_seconds", "run_seconds", "chunk"}
+    drop = {"compile_seconds", "run_seconds", "chunk", "models_run"}
     one, two = (runs.load().assign_attrs({k: v for k, v in runs.attrs.items() if k not in drop}) for runs in (one, two))
     for runs in (one, two):
         runs.attrs = {k: v for k, v in runs.attrs.items() if k not in drop}
@@ -260,3 +266,165 @@ def a_store_of_eight_devices_goes_on_with_one(path):
 @pytest.mark.parametrize("name", CHECKS)
 def test_on_eight_devices(on_eight_devices, name):
     assert name not in on_eight_devices, on_eight_devices[name]
+
+
+# Two processes on this machine. Each line of a test is one call of `run_pair` in both.
+
+
+def pair(script, folder, pause=0.0):
+    """The processes 0 and 1 of a run, each with two devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        python(f"""
+            import jax
+            jax.config.update("jax_num_cpu_devices", 2)
+            jax.config.update("jax_enable_x64", True)
+            jax.distributed.initialize({address!r}, 2, {index}, heartbeat_timeout_seconds=10)
+            import test_sweep_devices as tests
+            tests.{script}({index}, tests.Path({str(folder)!r}), {pause})
+        """)
+        for index in range(2)
+    ]
+
+
+def finished(children):
+    outs = [child.communicate(timeout=120)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], "\n".join(outs)
+    return outs
+
+
+def sweep_ridge(store=None, pause=0.0, **options):
+    """The result, and how many chunks ran in this process."""
+    import time
+
+    import jaxreg as jr
+
+    told = []
+
+    def callback(done, total, chunk):
+        told.append((done, total))
+        time.sleep(pause)
+
+    runs = jr.sweep(ridge, space(), **{"chunk": 4, **options}, store=store, callbacks=[callback], **problem())
+    return runs.load(), told
+
+
+def by_two(index, folder, _):
+    import numpy as np
+
+    import jaxreg as jr
+    from jaxreg.sweeps.processes import exchange
+
+    runs, told = sweep_ridge()  # 12 chunks, the last of a single configuration
+    assert told == (
+        [(n, 24) for n in range(4, 25, 4)] if index == 0 else [(4, 21), (8, 21), (12, 21), (16, 21), (20, 21), (21, 21)]
+    )
+    runs.to_netcdf(folder / f"{index}.nc")
+
+    own, shared = folder / f"own{index}", folder / "shared"
+    for store in (own, shared):
+        there, told = sweep_ridge(store)
+        assert_equal(there, runs)
+        assert len(told) == 6
+    assert len([*own.glob("chunks/*.nc")]) == 6
+    assert len([*shared.glob("chunks/*.nc")]) == 12
+
+    # What is missing is dealt out; a new folder is given the plans.
+    exchange()
+    if index == 0:
+        for lost in (0, 1, 2, 5, 7):
+            (shared / f"chunks/0000-{lost:06d}.nc").unlink()
+    else:
+        shutil.rmtree(own)
+    exchange()
+    for store, count in ((shared, (3, 2)), (own, (3, 3))):
+        there, told = sweep_ridge(store)
+        assert_equal(there, runs)
+        assert len(told) == count[index], told
+
+    # Each chooses a chunk of its own: that of the first counts. Dtypes are those of the session.
+    chosen, _ = sweep_ridge(chunk=None, store=folder / f"chosen{index}")
+    assert len({*exchange(chosen.attrs["chunk"])}) == 1
+    np.testing.assert_allclose(chosen["theta"], runs["theta"], rtol=1e-12)
+    with jax_x32():
+        narrow, _ = sweep_ridge()
+    assert narrow["theta"].dtype == np.float32
+    assert 0 < float(narrow["loss"].min()) < float(narrow["loss"].max()) < 1e3
+
+    # Stopped in one process: the rest is there. Failed in one: the other hears of it.
+    def interrupt(done, total, chunk):
+        if index == 1 and done == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    some = jr.sweep(ridge, space(), chunk=4, callbacks=[interrupt], **problem())
+    assert 24 + 8 <= int(some["finished"].sum()) <= 24 + 12
+    assert np.array_equal(some["loss"].values[some["finished"].values], runs["loss"].values[some["finished"].values])
+
+    def fail(done, total, chunk):
+        if index == 1 and done == 8:
+            raise OSError("the disk is full")
+
+    message = "failed in process 1 of 2" if index == 0 else "the disk is full"
+    with pytest.raises(RuntimeError if index == 0 else OSError, match=message):
+        jr.sweep(ridge, space(), chunk=4, callbacks=[fail], **problem())
+    with pytest.raises(RuntimeError if index == 0 else ValueError, match="process 1 of 2" if index == 0 else "a file"):
+        sweep_ridge(store=folder / f"as{index}" if index == 0 else __file__)
+
+    with pytest.raises(ValueError, match="these differ: the space, `chunk`"):
+        jr.sweep(ridge, jr.grid(lam=[1.0 + index], lr=[0.1], seed=[0]), chunk=4 + index, **problem())
+    with pytest.raises(ValueError, match="a single process for `halving`"):
+        jr.sweep(descent(), space(), halving=jr.halving("loss", min_steps=5))
+    with pytest.raises(ValueError, match="a single process for `executor`"):
+        sweep_ridge(executor=concurrent.futures.ThreadPoolExecutor)
+
+
+@contextlib.contextmanager
+def jax_x32():
+    import jax
+
+    with jax.enable_x64(False):
+        yield
+
+
+def test_two_processes(tmp_path):
+    import xarray
+
+    finished(pair("by_two", tmp_path))
+    alone, _ = sweep_ridge()
+    for index in range(2):
+        with xarray.open_dataset(tmp_path / f"{index}.nc") as runs:
+            xarray.testing.assert_allclose(runs.load(), alone, rtol=1e-12)  # two devices there, one here
+
+
+def slowly(index, folder, pause):
+    runs, told = sweep_ridge(folder / "store", pause)
+    runs.to_netcdf(folder / f"{index}.nc")
+    print(len(told))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_is_killed(tmp_path, killed):
+    """What is finished is safe, and both, run again, end with what an undisturbed run gives."""
+    import xarray
+
+    children = pair("slowly", tmp_path, pause=1.0)
+    chunks = tmp_path / "store" / "chunks"
+    deadline = time.monotonic() + 60
+    while len([*chunks.glob("*.nc")]) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children[killed].send_signal(signal.SIGKILL)
+    outs = [child.communicate(timeout=120)[0] for child in children]
+    assert all(child.returncode != 0 for child in children), outs  # JAX ends the other one
+    there = {path.name: path.stat().st_mtime_ns for path in chunks.glob("*.nc")}
+    assert 3 <= len(there) < 12
+    outs = finished(pair("slowly", tmp_path))
+    assert sum(int(out.split()[-1]) for out in outs) == 12 - len(there)
+    assert there == {path.name: path.stat().st_mtime_ns for path in chunks.glob("*.nc") if path.name in there}
+    (tmp_path / "undisturbed").mkdir()
+    finished(pair("slowly", tmp_path / "undisturbed"))
+    for index in range(2):
+        one, two = (xarray.load_dataset(folder / f"{index}.nc") for folder in (tmp_path, tmp_path / "undisturbed"))
+        assert_equal(one, two)
