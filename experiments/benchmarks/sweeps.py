@@ -3,8 +3,8 @@
 `python -m experiments.benchmarks.sweeps --torch PYTHON` trains K networks, 64-64-10 with ReLU, on scikit-learn's digits
 with AdamW, 200 steps of batches of 64, each with its own learning rate, λ and seed; prints one table and writes it to
 `experiments/results/`. PYTHON is an interpreter with torch; without it those rows are missing. All in float32.
-Contenders run in turn; a figure is the median over rounds in thousand steps of one model a second, a ratio the median of
-the rounds' ratios with its 95 % bootstrap interval. A run of `sweep` is timed whole, its own choice of a chunk, the
+Contenders run in turn; a figure is the median over rounds in thousand steps of one model a second, a ratio the median
+of the rounds' ratios with its 95 % bootstrap interval. A run of `sweep` is timed whole, its own choice of a chunk, the
 writing of results and all but its `compile_seconds`; compiling is in a column of its own.
 
 The ceiling is the products that these steps need, alone, batched over models in a scan: two forward, two for the

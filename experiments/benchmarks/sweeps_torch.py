@@ -1,8 +1,9 @@
 """The contenders of `sweeps` that are written in PyTorch; needs torch and NumPy alone.
 
-`python sweeps_torch.py PROBLEM.npz THREADS` answers every line of JSON on its input by one on its output, so that its contenders
-take turns with those of another process: {"contender": ..., "lr": [...], "lam": [...], "seed": [...]} by the seconds
-that training these models took, {"contender": "agree", ...} by their losses from the weights and batches of the file.
+`python sweeps_torch.py PROBLEM.npz THREADS` answers every line of JSON on its input by one on its output, so that its
+contenders take turns with those of another process: {"contender": ..., "lr": [...], "lam": [...], "seed": [...]} by the
+seconds that training these models took, {"contender": "agree", ...} by their losses from the weights and batches of the
+file, {"contender": "products", ...} by the seconds of the products alone.
 """
 
 import json
