@@ -30,7 +30,7 @@ ALLOWED = {  # room -> rooms it may import
     "plotting": set(),
 }
 CORE = {"jax", "optax", "numpy"} | set(sys.stdlib_module_names)
-LAZY = {"xarray", "tqdm", "h5py", "scipy"}
+LAZY = {"xarray", "tqdm", "h5py", "scipy", "cloudpickle"}
 
 
 def imports(path):

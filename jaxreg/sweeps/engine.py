@@ -116,7 +116,7 @@ def sweep(
             arguments.check_metric(option, metric, outputs)
     farm = None
     if executor is not None:
-        farm = Farm(executor, train, {group.name: group.static for group in groups}, dtypes, fixed)
+        farm = Farm(executor, train, programs, {group.name: group.static for group in groups}, dtypes, fixed)
 
     process, processes = jax.process_index(), jax.process_count()
     names = sorted([*space.arguments, *(["rung"] if halving is not None else [])])
