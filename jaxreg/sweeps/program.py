@@ -169,28 +169,20 @@ class Program:
         """A short hash of `text`."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
-    def lower(self, size: int) -> None:
-        """Prepare all parts for chunks of `size`."""
-        for part in self._parts():
-            part.lower(size)
-
-    def compile(self, size: int) -> None:
-        """Compile all parts for chunks of `size`, where they are not."""
-        for part in self._parts():
-            part.compile(size)
-
     @property
     def waited(self) -> float:
         """Seconds spent on waiting for the compiler."""
-        return sum(part.waited for part in self._parts())
+        return sum(part.waited for part in self.parts)
 
-    def _parts(self) -> list[Part]:
+    @property
+    def parts(self) -> list[Part]:
+        """What is compiled of it."""
         return [part for part in (self.begin, self.main) if part is not None]
 
     @property
     def cost(self) -> int:
         """How large the program is to compile: its number of operations."""
-        return sum(_operations(part.jaxpr.jaxpr) for part in self._parts())
+        return sum(_operations(part.jaxpr.jaxpr) for part in self.parts)
 
     def lanes(self, numbers: dict[str, np.ndarray], size: int) -> dict[str, jax.Array]:
         """The numbers of some configurations on the devices; the last one fills up what is missing to `size`."""

@@ -110,10 +110,11 @@ class Work:
 
     def _compile(self, programs: list[tuple[Program, int]], pool) -> None:
         """Lower each program here, where the configuration of JAX is that of the caller, and compile it elsewhere."""
-        for program, size in dict.fromkeys(programs):
-            program.lower(size)
-            if len({*programs}) > 1:
-                pool.submit(program.compile, size)
+        parts = [(part, size) for program, size in dict.fromkeys(programs) for part in program.parts]
+        for part, size in parts:
+            part.lower(size)
+            if len(parts) > 1:
+                pool.submit(part.compile, size)
 
     def _advance(self, program: Program, task: str, chunk: Chunk, begin: int, end: int) -> bool:
         """Run a chunk to step `end`; False if it was interrupted before."""
