@@ -32,7 +32,7 @@ def choose(program: Program, numbers: dict[str, np.ndarray], count: int, budget:
     if key in _CHOSEN:
         return balanced(count, _CHOSEN[key], devices), {"from": "an earlier choice for this program"}
     growth = STEP.get(kind, 8)
-    first, compiling = _fit(program, balanced(count, devices * FIRST.get(kind, 256), devices), limit)
+    first, compiling = _fit(program, candidate(program, count), limit)
     seconds = {}
     if count >= 16 * first:
         seconds[first] = _trial(program, numbers, first)
@@ -68,6 +68,12 @@ def choose(program: Program, numbers: dict[str, np.ndarray], count: int, budget:
     if seconds:
         facts["seconds a configuration"] = {size: float(f"{s / size:.3g}") for size, s in seconds.items()}
     return best, facts
+
+
+def candidate(program: Program, count: int) -> int:
+    """The first chunk that is tried, and often the last."""
+    devices = program.mesh.size
+    return balanced(count, devices * FIRST.get(program.mesh.devices.flat[0].platform, 256), devices)
 
 
 def _fastest(seconds: dict[int, float]) -> int:

@@ -3,6 +3,7 @@
 import logging
 
 from jaxreg.sweeps import chunks
+from jaxreg.sweeps.program import ahead
 from jaxreg.sweeps.running import bucket
 
 log = logging.getLogger("jaxreg.sweeps")
@@ -42,9 +43,16 @@ class Plan:
             if mark(cell) not in self.records.cells:
                 new.setdefault(self.group_of[cell], []).append(mark(cell))
         tasks = []
-        for group in sorted(new, key=lambda name: -self.programs[name].cost):
-            size = self._size(group, len(new[group]), first)
-            tasks += [(group, new[group][i : i + size]) for i in range(0, len(new[group]), size)]
+        order = sorted(new, key=lambda name: -self.programs[name].cost)
+        undecided = [
+            name for name in order if first and self._chunk is None and self.records.recall(self._key(name)) is None
+        ]
+        with ahead(
+            [(self.programs[name], chunks.candidate(self.programs[name], len(new[name]))) for name in undecided]
+        ):
+            for group in order:
+                size = self._size(group, len(new[group]), first)
+                tasks += [(group, new[group][i : i + size]) for i in range(0, len(new[group]), size)]
         self.records.extend(tasks)
         found = list(dict.fromkeys(self.records.cells[mark(cell)][0] for cell in cells))
         for task in found:  # planned now or by an earlier call: what follows does not depend on it
@@ -53,6 +61,9 @@ class Plan:
             self.chunks[name] = max(self.chunks.get(name, 0), rounded)
         return found
 
+    def _key(self, name: str) -> str:
+        return f"chunk of {self.programs[name].fingerprint} on {self.programs[name].mesh.size} devices"
+
     def _size(self, name: str, count: int, first: bool) -> int:
         program = self.programs[name]
         devices = program.mesh.size
@@ -60,24 +71,19 @@ class Plan:
             return min(self.chunks[name], bucket(count, devices))
         size, facts = self._chunk, {}
         if size is None:
-            size = self.records.recall(f"chunk of {program.fingerprint} on {devices} devices")
+            size = self.records.recall(self._key(name))
             facts = {"from": "the store"}
             size = self._agree(size or 0) or None
         if size is None:
             group = self.groups[name]
             size, facts = chunks.choose(program, self.space.numbers(group.numbers, group.rows), count, self._memory)
             if size < count:
-                self.records.remember(f"chunk of {program.fingerprint} on {devices} devices", size)
+                self.records.remember(self._key(name), size)
         rounded = -(-min(int(size), count) // devices) * devices
         if self._chunk is None:
             rounded = chunks.balanced(count, rounded, devices)
         rounded = self._agree(rounded)
         told = ", ".join(f"{key} {value}" for key, value in facts.items())
-        log.info(
-            "%d configurations%s in chunks of %d%s",
-            count,
-            f" with {name}" * bool(name),
-            rounded,
-            f" ({told})" * bool(told),
-        )
+        told = f" with {name}" * bool(name) + f" in chunks of {rounded}" + f" ({told})" * bool(told)
+        log.info("%d configurations%s", count, told)
         return rounded

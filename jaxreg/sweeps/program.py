@@ -1,6 +1,9 @@
 """`train` with one set of static values: traced once for one configuration, compiled for chunks of any size."""
 
+import concurrent.futures
+import contextlib
 import hashlib
+import os
 import threading
 import time
 
@@ -80,7 +83,7 @@ class Part:
                     self.lower(size)
                     _EXECUTABLES[key] = self._lowered.pop(size).compile()
                 self._executables[size] = _EXECUTABLES[key]
-                if "callback" in self.text or "pallas" in self.text:  # programs of which the text does not show all
+                if any(word in self.text for word in ("callback", "pallas", "custom_vmap")):  # it does not show all
                     del _EXECUTABLES[key]
                 while len(_EXECUTABLES) > _KEPT:
                     _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
@@ -198,6 +201,23 @@ class Program:
     def outputs(self, results) -> dict[str, jax.Array]:
         """{name: array} of a tree of results."""
         return dict(zip(self.names, jax.tree.leaves(results), strict=True))
+
+
+@contextlib.contextmanager
+def ahead(programs: list[tuple[Program, int]]):
+    """Compile programs for chunks of a size in threads, the first one first, while the caller goes on.
+
+    They are lowered here, where the configuration of JAX is that of the caller. What has not begun at the end is left.
+    """
+    parts = [(part, size) for program, size in dict.fromkeys(programs) for part in program.parts]
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+        for part, size in parts if len(parts) > 1 else ():
+            part.lower(size)
+            pool.submit(part.compile, size)
+        yield
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def arrays(outputs):

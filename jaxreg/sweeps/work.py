@@ -1,8 +1,6 @@
 """The work of a sweep: chunk after chunk is computed, recorded and told of."""
 
-import concurrent.futures
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -11,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxreg.sweeps.outputs import nonfinite
-from jaxreg.sweeps.program import Program
+from jaxreg.sweeps.program import Program, ahead
 from jaxreg.sweeps.running import BY_STEP, Chunk, advance, join, launch, restore, save, specification
 
 SAVE_SECONDS = 30.0  # between two savings of the state of a chunk that goes on
@@ -88,9 +86,7 @@ class Work:
 
     def _here(self, jobs: list[tuple[str, Chunk]], begin: int, end: int) -> Iterator:
         """Compute chunks on the devices of this process."""
-        pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-        try:
-            self._compile([(self._program(task), chunk.size) for task, chunk in jobs], pool)
+        with ahead([(self._program(task), chunk.size) for task, chunk in jobs]):
             pending = None
             for task, chunk in jobs:
                 program = self._program(task)
@@ -105,16 +101,6 @@ class Work:
                     yield task, chunk.outputs, chunk
             if pending:
                 yield pending[0], pending[1](), None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # an interrupted sweep needs no more programs
-
-    def _compile(self, programs: list[tuple[Program, int]], pool) -> None:
-        """Lower each program here, where the configuration of JAX is that of the caller, and compile it elsewhere."""
-        parts = [(part, size) for program, size in dict.fromkeys(programs) for part in program.parts]
-        for part, size in parts:
-            part.lower(size)
-            if len(parts) > 1:
-                pool.submit(part.compile, size)
 
     def _advance(self, program: Program, task: str, chunk: Chunk, begin: int, end: int) -> bool:
         """Run a chunk to step `end`; False if it was interrupted before."""
