@@ -39,6 +39,8 @@ class Fixed:
 
 def digest(leaf) -> str:
     """Shape, dtype and hash of an array; the text of anything else, without its address in memory."""
+    if isinstance(leaf, (set, frozenset)):  # its order is another one in each process
+        return f"{type(leaf).__name__}({', '.join(sorted(map(digest, leaf)))})"
     if not _is_array(leaf):
         return without_addresses(repr(leaf))
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
