@@ -77,9 +77,10 @@ class Farm:
 
     def _run(self, left: dict, is_over) -> Iterator[tuple[str, dict]]:
         if self._executor is None:
-            self._executor = self._make()
-            if not _is_executor(self._executor):
-                raise TypeError(f"`sweep` needs `executor()` to be one, with `submit`; got {self._executor!r}.")
+            made = self._make()
+            if not _is_executor(made):
+                raise TypeError(f"`sweep` needs `executor()` to be one, with `submit`; got {made!r}.")
+            self._executor = made
         executor, parcel = self._executor, self._parcel
         if hasattr(executor, "get_executor"):  # Dask's client: what all tasks need is sent once, and is one itself
             with warnings.catch_warnings():
