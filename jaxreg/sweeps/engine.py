@@ -63,14 +63,17 @@ def sweep(
         store: a folder. Every finished chunk is written there at once, and a run that was killed goes on from there to
             the same bits; a space with more values is extended. What was made by another `train` or other fixed
             arguments is refused. The result is read lazily from it, so it may be larger than memory.
-        devices: where to run; None is every device of this process. Under `jax.distributed` each process runs its share
-            of the chunks, and all return all results.
-        executor: any executor of the form of `concurrent.futures` (process pools by spawn, loky, Dask's), or a function
-            that makes one, which is called again when its workers die. A chunk is a task; `train` is pickled.
+        devices: where to run; None is every device of this process, which is all that one machine needs. For several
+            machines, call `sweep` in each process of `jax.distributed`: each runs its share of the chunks, with a
+            folder of its own or a common one, and all return all results. If one dies, start all again on the stores.
+        executor: for a cluster with a scheduler of its own, machines that come and go, or a `train` that holds up its
+            process: an executor of the form of `concurrent.futures` (process pools by spawn, loky, Dask's), Dask's
+            client, or a function that makes one, which is called again when its workers die. A chunk is a task, of 32
+            configurations if `chunk` is None, on all devices that the worker sees; `train` is pickled.
         halving: `halving(...)` or `hyperband(...)`: a `Trainable` trains on with the best alone.
         memory: bytes that a chunk may take; None is half of the free memory, or .8 of that of the accelerators.
         progress: show a bar, or lines in a log; the name of an output shows its least value so far as well.
-        callbacks: functions of (done, total, chunk), called after each chunk; `chunk` has the arguments and outputs of
+        callbacks: functions of (done, total, chunk), called after each chunk of this process; `chunk` has the arguments and outputs of
             its configurations, name -> array.
         **fixed: further arguments of `train`. Arrays in them are arguments of the program, not constants in it;
             anything else is passed as it is.
