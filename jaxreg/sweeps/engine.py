@@ -73,8 +73,8 @@ def sweep(
         halving: `halving(...)` or `hyperband(...)`: a `Trainable` trains on with the best alone.
         memory: bytes that a chunk may take; None is half of the free memory, or .8 of that of the accelerators.
         progress: show a bar, or lines in a log; the name of an output shows its least value so far as well.
-        callbacks: functions of (done, total, chunk), called after each chunk of this process; `chunk` has the arguments and outputs of
-            its configurations, name -> array.
+        callbacks: functions of (done, total, chunk), called after each chunk of this process; `chunk` has the arguments
+            and outputs of its configurations, name -> array.
         **fixed: further arguments of `train`. Arrays in them are arguments of the program, not constants in it;
             anything else is passed as it is.
 
