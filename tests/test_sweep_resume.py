@@ -287,7 +287,7 @@ def trained(lam):
 
 def iterated(lam):
     root = jax.lax.while_loop(lambda x: x < 3, lambda x: x + lam, lam)
-    root += jax.pure_callback(np.asarray, jax.ShapeDtypeStruct((), lam.dtype), lam)
+    root += jax.pure_callback(lambda x: np.asarray(x), jax.ShapeDtypeStruct((), lam.dtype), lam)
     return jax.lax.cond(root > 3.1, jnp.sin, jnp.cos, root) + jnp.quantile(X * lam, 0.3) + jnp.linalg.det(X[:3] * lam)
 
 
@@ -337,7 +337,7 @@ def test_every_number_in_a_closed_over_array_counts(where, kind, literal):
 def test_programs_that_differ_in_names_alone():
     # their texts are one; an executable of the one must not serve the other
     assert jr.sweep(lambda a, b: {"x": a - b}, jr.grid(a=[3.0], b=[1.0]))["x"].item() == 2.0
-    assert jr.sweep(lambda c, d: {"y": c - d}, jr.grid(c=[5.0], d=[1.0]))["y"].item() == 4.0
+    assert jr.sweep(lambda c, d: {"x": c - d}, jr.grid(c=[5.0], d=[1.0]))["x"].item() == 4.0
 
 
 def test_static_values_alone(tmp_path):

@@ -210,22 +210,22 @@ def test_who_stops_does_not_touch_the_others(monkeypatch):
         parts = (lambda X: jnp.ones(4), descend, lambda w, X, y: {"loss": jnp.sum((X @ w - y) ** 2), "w": w})
         train = jr.Trainable(*parts, steps=12, every=3, stop=lambda w, rate: stop(rate))
         sizes.clear()
-        return jr.sweep(train, jr.grid(rate=np.linspace(0.001, 0.008, 8)), X=X, y=Y)
+        return jr.sweep(train, jr.grid(rate=np.linspace(0.001, 0.016, 16)), X=X, y=Y)
 
     calm = run(lambda rate: rate > 1)
-    assert sizes == [8] * 4
-    few = run(lambda rate: (rate > 0.0015) & (rate < 0.0065))
-    assert sizes == [8] * 4
-    assert few["steps"].values.tolist() == [12] + [3] * 5 + [12] * 2
-    most = run(lambda rate: (rate > 0.0015) & (rate < 0.0075))
-    assert sizes == [8, 2, 2, 2]  # compacted as soon as a quarter is left
-    assert most["steps"].values.tolist() == [12] + [3] * 6 + [12]
+    assert sizes == [16] * 4
+    few = run(lambda rate: (rate > 0.0015) & (rate < 0.0125))
+    assert sizes == [16] * 4
+    assert few["steps"].values.tolist() == [12] + [3] * 11 + [12] * 4
+    most = run(lambda rate: (rate > 0.0015) & (rate < 0.0145))
+    assert sizes == [16, 4, 4, 4]  # compacted as soon as a quarter is left
+    assert most["steps"].values.tolist() == [12] + [3] * 13 + [12] * 2
     for name in calm:
-        assert few[name].values[[0, 6, 7]].tobytes() == calm[name].values[[0, 6, 7]].tobytes()
-        np.testing.assert_allclose(most[name][[0, 7]], calm[name][[0, 7]], rtol=1e-12)
-    np.testing.assert_array_equal(few["loss"][1:6], calm["loss_by_step"][1:6, 0])
+        assert few[name].values[[0, *range(12, 16)]].tobytes() == calm[name].values[[0, *range(12, 16)]].tobytes()
+        np.testing.assert_allclose(most[name][[0, 14, 15]], calm[name][[0, 14, 15]], rtol=1e-12)
+    np.testing.assert_array_equal(few["loss"][1:12], calm["loss_by_step"][1:12, 0])
     everyone = run(lambda rate: rate > 0)
-    assert sizes == [8]
+    assert sizes == [16]
     assert (everyone["steps"] == 3).all()
     assert np.isnan(everyone["loss_by_step"][:, 1:]).all()
     assert not everyone["diverged"].any()
