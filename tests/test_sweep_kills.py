@@ -164,7 +164,9 @@ ALL = [pytest.param(kind, None, marks=pytest.mark.slow) for kind in KINDS]
 def test_killed_at_any_file(tmp_path, kind, number, undisturbed):
     expected, writes = undisturbed(kind)
     points = [(at, when) for at in range(writes) for when in MOMENTS]
-    for i, (at, when) in enumerate(points[1 :: len(points) // number] if number else points):
+    if number:  # some that are spread over the run, and the last chunk's
+        points = [(writes * i // number, MOMENTS[i % 3]) for i in range(1, number)] + [(writes - 2, "after")]
+    for i, (at, when) in enumerate(points):
         with pytest.MonkeyPatch.context() as patch:
             Writes(patch, at, when)
             with pytest.raises(Killed):

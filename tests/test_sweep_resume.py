@@ -228,11 +228,13 @@ def test_other_precision_is_refused(stores):
     assert contents(stores / "train") == before
 
 
-def test_sets_have_no_order():
+def test_sets_have_no_order_and_objects_no_address():
     names = [f"name{i}" for i in range(20)]
     one, two = (Fixed({"names": frozenset(order)}).describe() for order in (names, names[::-1]))
     assert one == two
     assert one != Fixed({"names": frozenset(names[1:])}).describe()
+    one, two = object(), object()
+    assert Fixed({"thing": one}).describe() == Fixed({"thing": two}).describe()
 
 
 def test_halving_that_does_not_fit_makes_no_store(tmp_path):
