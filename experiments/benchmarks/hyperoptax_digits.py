@@ -21,7 +21,7 @@ import numpy as np
 
 import jaxreg as jr
 from experiments.benchmarks import rounds
-from experiments.benchmarks.sweeps import train
+from experiments.benchmarks.small_networks import train
 from experiments.data import load
 
 WIDTHS = 8, 32, 128
