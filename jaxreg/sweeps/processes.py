@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreg.sweeps.files import from_json, to_json
 
@@ -125,7 +126,10 @@ def gather_rows(found: dict[str, np.ndarray], finished: np.ndarray) -> tuple[dic
 
 
 def _gather(values: np.ndarray) -> np.ndarray:
-    """(processes, ...) of what each of them has."""
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(values)).reshape(jax.process_count(), *values.shape)
+    """(processes, ...) of what each of them has; by one device of each, as they may have different numbers of them."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = jax.sharding.Mesh([first[i] for i in range(jax.process_count())], ("processes",))
+    each, everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("processes",), ()))
+    here = jax.device_put(values[None], first[jax.process_index()])
+    sent = jax.make_array_from_single_device_arrays((mesh.size, *values.shape), each, [here])
+    return np.asarray(jax.jit(lambda x: x, out_shardings=everywhere)(sent).addressable_data(0))
