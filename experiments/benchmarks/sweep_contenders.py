@@ -40,7 +40,7 @@ class ByHand:
         self.compile = time.perf_counter() - begin
         memory = self.program.memory_analysis()
         self.bytes = memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes
-        self.bytes /= chunk
+        self.bytes /= chunk / (mesh.size if programs == 1 else 1)  # it tells of one device
 
     def __call__(self):
         """Train all; the results."""
