@@ -8,6 +8,8 @@ import xarray as xr
 from jaxreg import plotting
 from jaxreg.plotting import axes
 from jaxreg.plotting.parallel import scale
+from jaxreg.plotting.repetitions import mean_and_error
+from jaxreg.sweeps import runs as _  # noqa: F401 (gives a Dataset its `best`)
 
 matplotlib.use("Agg")
 LAM = np.array([0.0, *np.geomspace(1e-4, 1e-1, 4)])
@@ -89,6 +91,34 @@ def test_lists_of_configurations_are_points(listed):
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[best["lam"], best["rate"]]])
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
     plotting.heatmap(listed, "error", "momentum", "optimizer")
+
+
+def test_seeds_along_a_list(grid):
+    grid["error"][2, 1, 3] = np.nan
+    grid = grid.assign(finished=~grid["diverged"])
+    expected = mean_and_error("", grid, "error", "seed")
+    assert float(expected[1][0, 0]) == pytest.approx(grid["error"].values[0, 0].std(ddof=1) / 2)
+    stacked = grid.stack(config=["seed", "lam", "optimizer"])
+    rows = stacked.reset_index("config")
+    for runs in (stacked, rows):
+        for found, values in zip(mean_and_error("", runs, "error", "seed"), expected, strict=True):
+            np.testing.assert_allclose(found, values.values.ravel())
+        assert len(plotting.validation_curve(runs, "error", "lam", "optimizer").containers[0].lines[0].get_xdata()) == 5
+        best = runs.best("error")
+        ring = plotting.heatmap(runs, "error", "lam", "optimizer").lines[0].get_xydata()
+        assert ring[0, 1] == OPTIMIZERS.index(best["optimizer"])
+        ax = plotting.overview(runs, "error")
+        assert labels(ax.xaxis) == ["lam", "optimizer", "error"]
+        assert [len(lines.get_segments()) for lines in ax.collections] == [1, 14]
+    ax = plotting.overview(rows.isel(config=np.flatnonzero(rows["optimizer"] == "sgd")[:-1]), "error")
+    assert (ax.get_xlabel(), ax.get_title()) == ("lam", "mean and standard error of 3 to 4 seeds")
+
+
+def test_low_is_dark_in_all_pictures(grid):
+    heat = plotting.heatmap(grid, "error", "lam", "optimizer").images[0]
+    lines = plotting.parallel_coordinates(grid, "error").collections[-1]
+    for colours in (heat.get_cmap(), lines.get_cmap()):
+        assert sum(colours(0.0)[:3]) < sum(colours(1.0)[:3])
 
 
 @pytest.mark.parametrize("norm", [None, "log"])
@@ -200,6 +230,21 @@ def test_labels(value, text):
             lambda r: plotting.parallel_coordinates(r.isel(lam=[0], optimizer=[0]), "error"),
             ValueError,
             "something that varies",
+        ),
+        (
+            lambda r: plotting.heatmap(r, "error", "lam", "optimizer", over="sed"),
+            ValueError,
+            "`over` to be .* got 'sed'",
+        ),
+        (
+            lambda r: plotting.overview(r.assign(curve=r["error"].expand_dims(step=5, axis=3)), "curve"),
+            ValueError,
+            r"`overview` needs one number per configuration, got 'curve' with the further dims \['step'\]",
+        ),
+        (
+            lambda r: plotting.parallel_coordinates(r.assign(curve=r["error"].expand_dims(step=5, axis=3)), "curve"),
+            ValueError,
+            r"`parallel_coordinates` needs one number per configuration",
         ),
         (lambda r: plotting.heatmap(r * 1j, "error", "lam", "optimizer"), ValueError, "needs numbers to draw"),
     ],

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import pickle
+import pydoc
 import types
 
 import numpy as np
@@ -42,7 +43,8 @@ def test_dataset():
     np.testing.assert_array_equal(np.flatnonzero(whole["diverged"]), [13])
     assert whole["step"].values.tolist() == list(range(7))
     assert whole["curve"].dtype == np.float32
-    assert "finished" not in whole
+    assert whole["finished"].dims == ("lam", "lr", "seed")
+    assert whole["finished"].all()
     assert whole.attrs == {"chunk": 5}
     plain = results.dataset(GRID, outputs, {}, diverged=np.zeros(60))
     assert plain["curve"].dims[3:] == ("curve_dim_0", "curve_dim_1")
@@ -139,6 +141,10 @@ def test_one_standard_error_along_the_coordinates_of_a_list():
         (lambda r: r.best("error", rule="1se", over=None), ValueError, "two repetitions along `over`, None"),
         (lambda r: r.isel(seed=[0]).best("error", rule="1se"), ValueError, "for a standard error; got 1"),
         (lambda r: r.best("error", rule="1se", along="rate"), ValueError, "`along` to be a coordinate .*'rate'"),
+        (lambda r: r.best("error", over="sed"), ValueError, r"`over` to be a dim, of .*'seed'\], or .*; got 'sed'"),
+        (lambda r: r.best("curve", over="curve_dim_0"), ValueError, "one number per configuration, got 'curve'"),
+        (lambda r: r.best("error", over="curve_dim_0"), ValueError, "got 'curve_dim_0'"),
+        (lambda r: r.summary(over="sed"), ValueError, "`summary` needs `over` .* got 'sed'"),
         (lambda r: (r * np.nan).best("error"), ValueError, "a configuration with a finite 'error'"),
         (lambda r: r.assign(error=r["error"] * 1j).best("error"), ValueError, "got 'error' with dtype complex128"),
     ],
@@ -160,7 +166,9 @@ def test_summary(runs):
     best = runs.best("error")
     row = lines[3].split()
     assert row[:4] == ["error", *(f"{v:.4g}" for v in (mean.min(), mean.median(), mean.max()))]
-    assert row[4:] == [f"lam={best['lam'].item():.4g},", f"lr={best['lr'].item():.4g}"]
+    worst = runs.best("error", rule="max")
+    assert row[4:] == [f"{n}={at[n].item():.4g}{c}" for at in (best, worst) for n, c in (("lam", ","), ("lr", ""))]
+    assert lines[2].endswith("largest at (means over seed)")
     assert lines[-1] == "also: curve"
     assert len(runs.assign({f"output {i}": runs["error"] for i in range(50)}).summary().splitlines()) <= 12
 
@@ -168,15 +176,53 @@ def test_summary(runs):
 def test_summary_of_little():
     listed = results.dataset(space(ROWS, {"config": 5}), {"error": np.arange(5.0)[::-1]}, {})
     assert listed.summary().splitlines()[0] == "5 models: config 5 (optimizer, lam)"
-    assert listed.summary().splitlines()[-1].endswith("optimizer=sgd, lam=2")
+    assert listed.summary().splitlines()[-1].endswith("  optimizer=sgd, lam=2  optimizer=adam, lam=0.1")
+    wide = listed.assign_coords(optimizer=("config", [f"{name} with a name of some length" for name in "abcde"]))
+    assert wide.summary().splitlines()[-1].endswith("  optimizer=e with a name of some length, lam=2")
     assert "1 model\n" in listed.isel(config=0).summary()
     assert "nothing finite" in (listed * np.nan).summary()
     assert xr.Dataset().summary() == "1 model"
 
 
+def listed(runs, keep=slice(None)):
+    """The same runs as a list, of which some are kept: what the union of grids gives."""
+    rows = runs.stack(config=["seed", "lam", "lr"]).reset_index("config").transpose("config", ...)
+    return rows.isel(config=keep)
+
+
+def test_seeds_along_a_list(runs):
+    runs["error"][1, 1, 2] = np.nan  # of a repetition that diverged, the configuration is left out
+    runs["error"][2, 1] = 0.4 + 0.001 * np.arange(4)
+    rows = listed(runs, np.random.default_rng(0).permutation(60))
+    for options in ({"rule": "min"}, {"rule": "max"}, {"rule": "1se", "over": "seed"}):
+        expected, found = runs.best("error", **options), rows.best("error", **options)
+        assert found["error"].dims == ("config",)
+        assert (found["lam"].item(), found["lr"].item()) == (expected["lam"].item(), expected["lr"].item())
+        found = found.sortby("seed")
+        assert found["seed"].values.tolist() == [0, 1, 2, 3]
+        np.testing.assert_array_equal(found["error"], expected["error"])
+        np.testing.assert_array_equal(found["curve"], expected["curve"])
+    assert rows.best("error", over=None)["error"] == runs["error"].min()
+    assert rows.summary().splitlines()[2:] == runs.summary().splitlines()[2:]
+    stacked = runs.stack(config=["lam", "seed"])  # and another dim beside
+    assert stacked.best("error")["lam"] == runs.best("error")["lam"]
+
+
+def test_seeds_along_a_list_that_is_ragged():
+    rows = {"lam": ("config", [1.0, 1.0, 2.0, 2.0, 2.0, np.nan, np.nan]), "seed": ("config", [0, 1, 0, 1, 2, 0, 1])}
+    error = np.array([0.0, 1.0, 0.4, 0.3, 0.2, 0.1, np.nan])
+    runs = results.dataset(space(rows, {"config": 7}), {"error": error}, {})
+    assert runs.best("error")["seed"].values.tolist() == [0, 1, 2]
+    assert runs.best("error", rule="max")["error"].values.tolist() == [0.0, 1.0]
+    assert runs.isel(config=slice(0, 5)).drop_vars("lam").best("error").sizes["config"] == 5  # nothing but seeds
+    with pytest.raises(ValueError, match=r"two repetitions along `over`, 'seed', .* got 1"):
+        runs.isel(config=[0, 5]).best("error", rule="1se")
+
+
 def test_verbs_of_a_dataset_travel_with_it(runs):
     assert list(inspect.signature(runs.best).parameters)[:3] == ["metric", "rule", "over"]
     assert "standard error" in runs.best.__doc__
+    assert "Best in module jaxreg.sweeps.runs" in pydoc.render_doc(runs.best)
     text = runs.summary()
     for other in (copy.deepcopy(runs), pickle.loads(pickle.dumps(runs))):
         xr.testing.assert_identical(other, runs)

@@ -1,5 +1,7 @@
 """`python -m jaxreg.sweeps show`."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,10 @@ SPACES = {
     "many": grid(lam=[0.0, 0.1, 1.0], lr=[0.1, 0.2], optimizer=["sgd", "adam"]),
     "list": configurations([{"lam": 0.1, "lr": 1.0}, {"lam": 0.2, "optimizer": "sgd"}, {"lam": 0.3, "lr": 2.0}]),
     "seeds": grid(seed=range(3)),
+    "seeds of a list": configurations([{"seed": 1}, {"seed": 2}]),
+    "list with seeds": grid(lam=[0.0, 0.1, 1.0], seed=range(2)) | grid(lam=[0.1], seed=[2]),
+    "list of one": configurations([{"lam": 1.0, "seed": 1}]),
+    "one of four": grid(lam=[0.0, 0.1], lr=[0.1, 0.2], k=[1.0, 2.0], only=["sgd"]),
     "one": grid(lam=[0.1]),
 }
 
@@ -44,6 +50,17 @@ def test_a_store_while_it_runs(tmp_path, capsys):
     assert "6 unfinished" in capsys.readouterr().out
     assert figure.read_bytes().startswith(b"%PDF")
     assert not (root / "show.png").exists()
+
+
+def test_the_reader_of_a_pipe_may_go(tmp_path, monkeypatch, capsys):
+    runs.dataset(SPACES["one"], {"error": np.ones(1)}, {}).to_netcdf(tmp_path / "runs.nc", engine="h5netcdf")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert main(["show", str(tmp_path / "runs.nc")]) == 0
+    assert not capsys.readouterr().err
+    assert (tmp_path / "show.png").exists()
 
 
 def test_nothing_to_plot(tmp_path, capsys):

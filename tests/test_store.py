@@ -13,7 +13,8 @@ import xarray as xr
 from jaxreg.sweeps import runs
 from jaxreg.sweeps.backend import open_store
 from jaxreg.sweeps.grids import configurations, grid
-from jaxreg.sweeps.store import Store
+from jaxreg.sweeps.spaces import Space
+from jaxreg.sweeps.store import Store, _joined
 
 IDENTITY = {
     "arguments": ["opt", "lam"],
@@ -350,7 +351,32 @@ def test_a_store_shows_all_that_was_run(root):
     fill(root, grid(lam=[5.0], opt=["a"], seed=[1]))  # no product contains both: a list of configurations
     assert dict(open_store(root)["loss"].sizes) == {"config": 33}
     assert open_store(root)["lam"].dims == ("config",)
-    assert "finished" not in open_store(root)
+    assert open_store(root)["finished"].all()
+
+
+SEEDS = grid(seed=range(2))
+EXTENSIONS = {  # the space before and after -> dims that show both
+    "a longer axis": (grid(lam=[0.1, 1.0]) * SEEDS, grid(lam=[1.0, 2.0]) * SEEDS, {"lam": 3, "seed": 2}),
+    "in another order": (grid(lam=[0.1]) * SEEDS, SEEDS * grid(lam=[2.0]), {"lam": 2, "seed": 2}),
+    "batches": (
+        configurations([{"lam": 0.1, "opt": "a"}, {"lam": 0.2}]) * SEEDS,
+        configurations([{"lam": 0.2}, {"lam": 0.3, "opt": "b"}]) * SEEDS,
+        {"config": 3, "seed": 2},
+    ),
+    "two axes": (grid(lam=[0.1]) * SEEDS, grid(lam=[1.0], seed=[2]), {"config": 3}),
+    "other dims": (grid(lam=[0.1]) * SEEDS, configurations([{"lam": 0.1, "seed": 2}]), {"config": 3}),
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_what_is_a_product_is_shown_as_one(name):
+    before, after, dims = EXTENSIONS[name]
+    shown = Space.from_json(_joined(_joined(None, before), after))
+    assert shown.sizes == dims
+    cells = [dict(zip(sorted(s.arguments), cell, strict=True)) for s in (before, after) for cell in s.cells()]
+    told = [dict(zip(sorted(shown.arguments), cell, strict=True)) for cell in shown.cells()]
+    assert sorted(map(str, told)) == sorted({str({n: cell.get(n) for n in sorted(shown.arguments)}) for cell in cells})
+    assert shown.cells()[0] == before.cells()[0]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxreg.plotting.axes import COLOURS, is_logarithmic, is_numeric, label, new_axes, unique
-from jaxreg.plotting.results import columns, mean_and_error
+from jaxreg.plotting.repetitions import check_scalar, mean_and_error, mean_over, unstacked
+from jaxreg.plotting.results import cmap, columns
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -40,7 +41,8 @@ def parallel_coordinates(
         runs: what `sweep` returned.
         metric: the name of a variable with one number per configuration.
         dims: the dims or coordinates to draw, in order; None draws every one of two values at least, but `over`.
-        over: the dim of the repetitions, of which the mean is drawn, where there is one.
+        over: what the repetitions, of which the mean is drawn, differ in: a dim, or a coordinate of a list; None, or
+            "seed" where there is none, averages nothing.
         ax: the axes to draw on; None makes new ones.
         mode: whether "min" or "max" is best.
 
@@ -48,18 +50,20 @@ def parallel_coordinates(
         The axes.
 
     Raises:
-        ValueError: if `metric` has dims that no drawn axis belongs to, or nothing varies.
+        ValueError: if `metric` has dims that no drawn axis belongs to, nothing varies, or there is no `over`.
         KeyError: if there is no such variable, dim or coordinate.
     """
     if mode not in ("min", "max"):
         raise ValueError(f'`parallel_coordinates` needs `mode` to be "min" or "max", got {mode!r}.')
+    if dims is None:
+        check_scalar("parallel_coordinates", runs, metric)
     mean, _ = mean_and_error("parallel_coordinates", runs, metric, over)
-    dims = _varied(runs, mean) if dims is None else list(dims)
+    dims = varied(mean) if dims is None else list(dims)
     if not dims:
         raise ValueError("`parallel_coordinates` needs something that varies, got one value of everything.")
-    values, _ = columns("parallel_coordinates", runs, mean, dims)
+    values, _ = columns("parallel_coordinates", mean, dims)
     result = mean.values.ravel()
-    finite, drawn = ~np.isnan(result), _finished(runs, mean)
+    finite, drawn = ~np.isnan(result), _finished(runs, mean, over)
     scales = [scale(column) for column in values]
     last = scale(result[finite]) if finite.any() else Scale(np.zeros(0), [])
 
@@ -74,7 +78,7 @@ def parallel_coordinates(
         lines = np.column_stack([heights[finite], last.heights])
         worst_first = np.argsort(-rank[finite])
         colour = last.heights[worst_first]
-        _lines(ax, lines[worst_first], array=colour, cmap=_cmap(mode), clim=(0, 1), linewidth=1.1, alpha=0.9)
+        _lines(ax, lines[worst_first], array=colour, cmap=cmap(mode), clim=(0, 1), linewidth=1.1, alpha=0.9)
         best = worst_first[-1]
         name = f"{'lowest' if mode == 'min' else 'highest'} {metric}: {result[finite][best]:.3g}"
         ax.plot(np.arange(len(scales) + 1), lines[best], "o-", color=COLOURS[1], lw=2.2, ms=4, label=name, zorder=5)
@@ -131,19 +135,19 @@ def _spread(number: int) -> np.ndarray:
     return np.linspace(0, 1, number) if number > 1 else np.array([0.5] * number)
 
 
-def _varied(runs, mean) -> list[str]:
+def varied(mean) -> list[str]:
     """The coordinates of two values at least along the metric's dims; a dim without any by its index."""
     names = []
     for dim in mean.dims:
-        along = [str(name) for name, coord in runs.coords.items() if coord.dims == (dim,)]
-        names += [name for name in along or [dim] if len(unique(runs[name].values)) > 1]
+        along = [str(name) for name, coord in mean.coords.items() if coord.dims == (dim,)]
+        names += [name for name in along or [dim] if len(unique(mean[name].values)) > 1]
     return names
 
 
-def _finished(runs, mean) -> np.ndarray:
+def _finished(runs, mean, over) -> np.ndarray:
     if "finished" not in runs:
         return np.ones(mean.size, bool)
-    finished = runs["finished"] > 0
+    finished = mean_over(unstacked(runs["finished"]).astype(float), over) == 1
     return finished.all([dim for dim in finished.dims if dim not in mean.dims]).transpose(*mean.dims).values.ravel()
 
 
@@ -158,10 +162,6 @@ def _fanned(heights, rank) -> np.ndarray:
         if order.size > 1:
             fanned[order] += width * (np.arange(order.size) / (order.size - 1) - 0.5)
     return fanned
-
-
-def _cmap(mode: str) -> str:
-    return "viridis" if mode == "min" else "viridis_r"  # the best is dark, as the worst may pale on white
 
 
 def _lines(ax, heights, **options):
@@ -183,7 +183,7 @@ def _dress(ax, names, scales, mode) -> None:
             where = {"textcoords": "offset points", "ha": side, "va": "center", "zorder": 6}
             ax.annotate(text, (x, height), (gap, 0), fontsize=8, bbox=behind, **where)
     ramp = np.linspace(0, 1, 256)[:, None]
-    ax.imshow(ramp, extent=(last, last + 0.05, 0, 1), origin="lower", aspect="auto", cmap=_cmap(mode), zorder=4)
+    ax.imshow(ramp, extent=(last, last + 0.05, 0, 1), origin="lower", aspect="auto", cmap=cmap(mode), zorder=4)
     ax.set(xlim=(-0.45, last + 0.4), ylim=(min(lowest, 0) - 0.05, 1.05), yticks=[])
     ax.set_xticks(np.arange(last + 1), names)
     ax.tick_params(axis="x", length=0, top=False, labeltop=True, labelbottom=False)

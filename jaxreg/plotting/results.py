@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxreg.plotting.axes import COLOURS, is_numeric, label, new_axes, place, plain_log_ticks, unique
+from jaxreg.plotting.repetitions import mean_and_error
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -26,18 +27,19 @@ def validation_curve(
         metric: the name of a variable.
         along: a dim, or a coordinate along one; strengths over decades are logarithmic, with 0 and ∞ one step beside.
         line: the dim or coordinate of the lines; None for one line.
-        over: the dim of the repetitions, where there is one.
+        over: what the repetitions differ in: a dim, or a coordinate of a list; None, or "seed" where there is none,
+            averages nothing.
         ax: the axes to draw on; None makes new ones.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: if `metric` has further dims.
+        ValueError: if `metric` has further dims, or there is no `over`.
         KeyError: if there is no such variable, dim or coordinate.
     """
     mean, error = mean_and_error("validation_curve", runs, metric, over)
-    (along_at, *line_at), points = columns("validation_curve", runs, mean, [along] if line is None else [along, line])
+    (along_at, *line_at), points = columns("validation_curve", mean, [along] if line is None else [along, line])
     ax = new_axes(ax)
     x = place(ax, along_at)
     joined = points == "grid" and is_numeric(along_at)
@@ -63,7 +65,7 @@ def validation_curve(
 def heatmap(
     runs: "xarray.Dataset", metric: str, x: str, y: str, over: str | None = "seed", ax=None, **imshow
 ) -> "matplotlib.axes.Axes":
-    r"""`metric`, averaged over `over`, as a map of two strengths, with a ring around its minimum.
+    r"""`metric`, averaged over `over`, as a map of two strengths, dark where it is low, with a ring around its minimum.
 
     Configurations with a repetition that diverged or is not finished are grey. Two dims are a map of cells; with a
     coordinate of a list of configurations, each configuration is a point at its own values.
@@ -73,7 +75,8 @@ def heatmap(
         metric: the name of a variable.
         x: the dim or coordinate along the horizontal axis.
         y: the dim or coordinate along the vertical axis.
-        over: the dim of the repetitions, where there is one.
+        over: what the repetitions differ in: a dim, or a coordinate of a list; None, or "seed" where there is none,
+            averages nothing.
         ax: the axes to draw on; None makes new ones.
         **imshow: options of matplotlib's `imshow`, such as `vmax`.
 
@@ -81,25 +84,25 @@ def heatmap(
         The axes.
 
     Raises:
-        ValueError: if `metric` has further dims.
+        ValueError: if `metric` has further dims, or there is no `over`.
         KeyError: if there is no such variable, dim or coordinate.
     """
     import matplotlib
 
     mean, _ = mean_and_error("heatmap", runs, metric, over)
-    (x_at, y_at), points = columns("heatmap", runs, mean, [x, y])
+    (x_at, y_at), points = columns("heatmap", mean, [x, y])
     values = mean.values.ravel()
     ax = new_axes(ax)
     missing = np.isnan(values)
     if missing.all():
         imshow = {k: v for k, v in imshow.items() if k != "norm"}  # a logarithmic one has nothing to scale
-    options = {"cmap": matplotlib.colormaps["viridis_r"].with_extremes(bad=MISSING), **imshow}
+    options = {"cmap": matplotlib.colormaps[cmap("min")].with_extremes(bad=MISSING), **imshow}
     if points == "grid":
         values = mean.transpose(y, x).values
         image = ax.imshow(values, origin="lower", aspect="auto", **options)
         row, column = np.indices(values.shape).reshape(2, -1)
-        _cell_ticks(ax.xaxis, runs[x].values, most=5)
-        _cell_ticks(ax.yaxis, runs[y].values, most=12)
+        _cell_ticks(ax.xaxis, mean[x].values, most=5)
+        _cell_ticks(ax.yaxis, mean[y].values, most=12)
     else:
         column, row = place(ax, x_at), place(ax, y_at, "y")
         ax.scatter(column[missing], row[missing], color=MISSING, s=25)
@@ -118,35 +121,15 @@ def heatmap(
     return ax
 
 
-def mean_and_error(api: str, runs, metric: str, over: str | None):
-    """Mean and standard error over the repetitions, NaN where one of them diverged or is missing."""
-    if metric not in runs.data_vars:
-        raise KeyError(f"`{api}` needs `metric` to be one of {[str(name) for name in runs]}, got {metric!r}.")
-    values = runs[metric]
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"`{api}` needs numbers to draw, got {metric!r} with dtype {values.dtype}.")
-    values = values.astype(float)
-    good = np.isfinite(values)
-    if "diverged" in runs and set(runs["diverged"].dims) <= set(values.dims):
-        good &= ~(runs["diverged"] > 0)
-    values = values.where(good).transpose(*runs[metric].dims)
-    if over not in values.dims:
-        return values, 0 * values
-    repeated, mean = values.sizes[over], values.mean(over, skipna=False)
-    if repeated == 1:
-        return mean, 0 * mean
-    return mean, values.std(over, ddof=1, skipna=False) / np.sqrt(repeated)
-
-
-def columns(api: str, runs, mean, names: list[str]) -> tuple[list[np.ndarray], str]:
+def columns(api: str, mean, names: list[str]) -> tuple[list[np.ndarray], str]:
     """What the named coordinates are in each configuration, flat; "grid" if each is a dim of its own, else "list"."""
     dims = []
     for name in names:
-        if name not in mean.dims and (name not in runs.coords or runs[name].ndim != 1):
-            known = [*mean.dims, *(str(n) for n, c in runs.coords.items() if c.ndim == 1 and n not in mean.dims)]
+        if name not in mean.dims and (name not in mean.coords or mean[name].ndim != 1):
+            known = [*mean.dims, *(str(n) for n, c in mean.coords.items() if c.ndim == 1 and n not in mean.dims)]
             raise KeyError(f"`{api}` needs a dim or a coordinate along one, of {known}; got {name!r}.")
-        dims.append(runs[name].dims[0])
-    extra = [dim for dim in mean.dims if dim not in dims]
+        dims.append(mean[name].dims[0])
+    extra = [dim for dim in mean.dims if dim not in dims and mean.sizes[dim] > 1]
     if extra:
         name = extra[0]
         raise ValueError(
@@ -154,9 +137,14 @@ def columns(api: str, runs, mean, names: list[str]) -> tuple[list[np.ndarray], s
             f"choose or average first, as in `runs.isel({name}=0)` or `runs.mean({name!r})`."
         )
     index = dict(zip(mean.dims, np.indices(mean.shape).reshape(mean.ndim, -1), strict=True))
-    values = [runs[name].values[index[dim]] for name, dim in zip(names, dims, strict=True)]
-    grid = dims == names and len(set(dims)) == len(dims)
+    values = [mean[name].values[index[dim]] for name, dim in zip(names, dims, strict=True)]
+    grid = dims == names and sorted(dims) == sorted(mean.dims)
     return values, "grid" if grid else "list"
+
+
+def cmap(mode: str) -> str:
+    """The colours of a metric: the best is dark, as the worst may pale on white."""
+    return "viridis" if mode == "min" else "viridis_r"
 
 
 def same(one, other) -> bool:

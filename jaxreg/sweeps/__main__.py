@@ -1,6 +1,7 @@
 """`python -m jaxreg.sweeps show STORE`: what a sweep has found so far, as text and as a figure."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,17 +21,25 @@ def main(argv=None) -> int:
     try:
         runs = _open(args.store)
         metric = _metric(runs, args.metric)
-        print(runs.summary())
+        _tell(runs.summary())
         if metric is None:
-            print("nothing to plot: no output is a number per configuration")
+            _tell("nothing to plot: no output is a number per configuration")
             return 0
         out = args.out or (args.store if args.store.is_dir() else args.store.parent) / "show.png"
         save_overview(runs, metric, out)
     except (_Refused, ImportError, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {out}, {metric}")
+    _tell(f"wrote {out}, {metric}")
     return 0
+
+
+def _tell(text: str) -> None:
+    """Print, to nobody once the reader of a pipe has gone, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Refused(Exception):

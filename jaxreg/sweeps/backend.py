@@ -27,9 +27,10 @@ def open_store(path: str | os.PathLike, space: Space | None = None) -> xarray.Da
         space: the configurations to show; None is all of them.
 
     Returns:
-        A Dataset as `sweep` returns it, of all configurations of all runs on the store. Where some are not finished,
-        their values are NaN, integers and bools are floats, and `finished` tells them apart. Outputs whose shape
-        depends on static values are padded with NaN.
+        A Dataset as `sweep` returns it, of all configurations of all runs on the store; a list of them, along 'config',
+        where no product holds just these. Where some are not `finished`, their values are NaN, and integers and bools
+        are floats. Outputs whose shape depends on static values are padded with NaN. `attrs` tell of the last call that
+        trained anything: `models_run`, `compile_seconds` and `run_seconds` are its own, not sums over all calls.
 
     Raises:
         ValueError: if there is no store, nothing was run in it yet, or (when reading) a chunk is damaged.
@@ -73,8 +74,7 @@ class SweepBackend(BackendEntrypoint):
             shape = space.shape + output["shape"]
             variables[name] = dims + output["dims"], _lazy(rows, name, shape, output["dtype"])
         variables[DIVERGED] = dims, _lazy(rows, DIVERGED, space.shape, np.dtype(bool))
-        if not rows.finished.all():
-            variables["finished"] = dims, rows.finished.reshape(space.shape)
+        variables["finished"] = dims, rows.finished.reshape(space.shape)
         sizes = {dim: size for dims, data in variables.values() for dim, size in zip(dims, data.shape, strict=True)}
         coords = {name: (dim, values) for name, (dim, values) in space.coords().items()}
         coords |= {dim: (dim, v) for dim, v in facts["coords"].items() if len(v) == sizes.get(dim)}

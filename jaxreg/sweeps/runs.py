@@ -3,7 +3,6 @@
 Once this module is imported, as `sweep` does, every Dataset has `runs.best(metric)` and `runs.summary()`.
 """
 
-import functools
 import inspect
 import types
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray
 
+from jaxreg.sweeps.repetitions import check_over, mean_over, repetitions, unstacked
+
 _OUTPUTS_TOLD = 8
+_WIDTH = 120  # of a line of the summary
 _OWN = ("diverged", "finished")
 
 
@@ -37,7 +39,7 @@ def dataset(
         coords: what to label those axes with.
 
     Returns:
-        The Dataset, with `diverged`; and `finished`, where some configuration is not.
+        The Dataset, with `diverged` and `finished`.
     """
     whole = finished is None or bool(np.all(finished))
     finished = np.ones(space.size, bool) if whole else np.asarray(finished, bool)
@@ -53,8 +55,7 @@ def dataset(
         variables[name] = ([*names, *own], output.reshape(shape + output.shape[1:]))
     diverged = (unlike if diverged is None else np.asarray(diverged, bool)) & finished
     variables["diverged"] = (names, diverged.reshape(shape))
-    if not whole:
-        variables["finished"] = (names, finished.reshape(shape))
+    variables["finished"] = (names, finished.reshape(shape))
     labels = {argument: (dim, _storable(values)) for argument, (dim, values) in space.coords().items()}
     return xarray.Dataset(variables, coords={**labels, **(coords or {})}, attrs=attrs)
 
@@ -79,7 +80,9 @@ def best(
         runs: what `sweep` returned, or a part of it.
         metric: the name of a variable with one number per configuration.
         rule: "min", "max", or "1se": the one-standard-error rule, for a metric that is to be small.
-        over: the dim of the repetitions, kept in the result; nothing is averaged where there is no such dim.
+        over: what repetitions differ in. A dim, which is kept in the result; or a coordinate of a list: configurations
+            that agree in all other coordinates are repetitions, and the result has the places of them along the list's
+            dim. None averages nothing, nor does "seed" where there is none.
         along: the strength of "1se": a dim, or a coordinate such as those of a list of configurations. None is 'lam' if
             there, else the one dim of numbers.
         strongest: whether the "largest" (λ) or the "smallest" (a bound k) value of `along` regularizes most.
@@ -88,7 +91,8 @@ def best(
         The Dataset of that configuration.
 
     Raises:
-        ValueError: if the metric has further dims or no finite number, or there is no standard error for "1se".
+        ValueError: if the metric has further dims or no finite number, there is no standard error for "1se", or no
+            dim or coordinate `over`.
         KeyError: if there is no such variable.
 
     >>> error = [[0.4, 0.4], [0.1, 0.3], [0.2, 0.25], [0.5, 0.6]]
@@ -102,14 +106,16 @@ def best(
     """
     if rule not in ("min", "max", "1se"):
         raise ValueError(f'`best` needs `rule` to be "min", "max" or "1se", got {rule!r}.')
-    mean = _mean(runs, metric, over)
-    values = -mean.values if rule == "max" else mean.values
-    if np.isnan(values).all():
+    runs = unstacked(runs)
+    values = _values("best", runs, metric, over)
+    mean = mean_over(values, over)
+    signed = -mean.values if rule == "max" else mean.values
+    if np.isnan(signed).all():
         raise ValueError(f"`best` needs a configuration with a finite {metric!r}; all diverged or are unfinished.")
-    index = dict(zip(mean.dims, np.unravel_index(np.nanargmin(values), values.shape), strict=True))
+    index = dict(zip(mean.dims, np.unravel_index(np.nanargmin(signed), signed.shape), strict=True))
     if rule == "1se":
-        index = _within_one_error(runs, metric, mean, index, over, along, strongest)
-    return runs.isel(index)
+        index = _within_one_error(values, mean, index, over, along, strongest)
+    return _at(runs, values, mean, index, over)
 
 
 def summary(runs: xarray.Dataset, over: str | None = "seed") -> str:
@@ -117,7 +123,7 @@ def summary(runs: xarray.Dataset, over: str | None = "seed") -> str:
 
     Args:
         runs: what `sweep` returned, or a part of it.
-        over: the dim of the repetitions, of which the mean is told, where there is one.
+        over: what the repetitions, of which the mean is told, differ in: a dim or a coordinate, as in `best`.
 
     Returns:
         A text, which shows as such at a prompt.
@@ -125,9 +131,10 @@ def summary(runs: xarray.Dataset, over: str | None = "seed") -> str:
     >>> runs = xarray.Dataset({"error": ("lam", [0.4, 0.1, 0.2])}, {"lam": [0.0, 0.1, 1.0]})
     >>> summary(runs)
     3 models: lam 3
-    output      least    median   largest  least at
-    error         0.1       0.2       0.4  lam=0.1
+    output      least    median   largest  least at  largest at
+    error         0.1       0.2       0.4  lam=0.1   lam=0
     """
+    runs = unstacked(runs)
     dims = _space_dims(runs)
     count = int(np.prod([runs.sizes[dim] for dim in dims], dtype=int))
     kinds = [f"{count} model{'s' * (count != 1)}" + ": " * bool(dims) + " × ".join(_axis(runs, dim) for dim in dims)]
@@ -144,10 +151,7 @@ def summary(runs: xarray.Dataset, over: str | None = "seed") -> str:
         lines.append(f"{head}ran {made} models in {seconds:.1f} s: {made / seconds:.3g} models/s")
     told = scalars(runs)[:_OUTPUTS_TOLD]
     if told:
-        width = max(len(name) for name in ["output", *told])
-        repeated = f" (means over {over})" if over in dims else ""
-        lines.append(f"{'output':{width}}{'least':>11}{'median':>10}{'largest':>10}  least at{repeated}")
-        lines += [_row(runs, name, over, width) for name in told]
+        lines += _table({name: _values("summary", runs, name, over) for name in told}, over)
     others = [str(name) for name in runs if name not in _OWN and name not in told]
     if others:
         lines.append("also: " + ", ".join(others))
@@ -169,21 +173,33 @@ class Summary(str):
         return str(self)
 
 
-def _within_one_error(runs, metric, mean, index, over, along, strongest) -> dict[str, int]:
+def _at(found, values, mean, index, over):
+    """`found`, with dims as `values` has, at an index of the means; the repetitions are kept."""
+    along_list = repetitions(values, over)
+    if along_list is None:
+        return found.isel(index)
+    dim, numbers = along_list
+    found = found.isel({**index, dim: np.flatnonzero(numbers == index[dim])})
+    alike = [n for n, coord in found.coords.items() if coord.dims == (dim,) and n not in (over, dim)]
+    return found.assign_coords({name: found[name].variable[0] for name in alike})
+
+
+def _within_one_error(values, mean, index, over, along, strongest) -> dict[str, int]:
     """The index of the strongest value of `along`, all else as at `index`, within one standard error of the best."""
     if strongest not in ("largest", "smallest"):
         raise ValueError(f'`best` needs `strongest` to be "largest" or "smallest", got {strongest!r}.')
-    repeated = runs.sizes.get(over, 1) if over in runs[metric].dims else 1
-    if repeated < 2:
-        raise ValueError(f"`best` needs two repetitions along `over`, {over!r}, for a standard error; got {repeated}.")
-    along = _strength(runs, mean.dims) if along is None else along
-    if along not in runs.coords or runs[along].ndim != 1 or runs[along].dtype.kind not in "biuf":
+    at_best = _at(values, values, mean, index, over).values
+    if at_best.size < 2:
+        raise ValueError(
+            f"`best` needs two repetitions along `over`, {over!r}, for a standard error; got {at_best.size}."
+        )
+    along = _strength(mean) if along is None else along
+    if along not in mean.coords or mean[along].ndim != 1 or mean[along].dtype.kind not in "biuf":
         raise ValueError(f"`best` needs `along` to be a coordinate of numbers along one dim, got {along!r}.")
-    (dim,), strengths = runs[along].dims, runs[along].values
-    at_best = runs[metric].isel(index).values.astype(float)
-    limit = mean.isel(index).item() + at_best.std(ddof=1) / np.sqrt(repeated)
+    (dim,), strengths = mean[along].dims, mean[along].values
+    limit = mean.isel(index).item() + at_best.std(ddof=1) / np.sqrt(at_best.size)
     alike = mean.isel({d: i for d, i in index.items() if d != dim}).values <= limit
-    for name, other in runs.coords.items():
+    for name, other in mean.coords.items():
         if other.dims == (dim,) and name not in (along, dim):
             chosen = other.values[index[dim]]
             alike &= (other.values == chosen) | ((other.values != other.values) & (chosen != chosen))
@@ -191,32 +207,32 @@ def _within_one_error(runs, metric, mean, index, over, along, strongest) -> dict
     return {**index, dim: max(np.flatnonzero(alike), key=lambda i: order[i])}
 
 
-def _strength(runs, dims) -> str:
-    if "lam" in runs.coords and runs["lam"].ndim == 1:
+def _strength(mean) -> str:
+    if "lam" in mean.coords and mean["lam"].ndim == 1:
         return "lam"
-    numeric = [dim for dim in dims if dim in runs.coords and runs[dim].dtype.kind in "iuf"]
+    numeric = [dim for dim in mean.dims if dim in mean.coords and mean[dim].dtype.kind in "iuf"]
     if len(numeric) != 1:
         raise ValueError(
-            f"`best` needs `along` for rule=\"1se\" where there is no 'lam'; there are the dims {list(dims)}."
+            f"`best` needs `along` for rule=\"1se\" where there is no 'lam'; there are the dims {list(mean.dims)}."
         )
     return numeric[0]
 
 
-def _mean(runs, metric, over):
-    """The mean over the repetitions, NaN where one of them diverged or is missing."""
+def _values(api, runs, metric, over):
+    """One number per configuration, NaN where it diverged or is missing."""
     if metric not in runs.data_vars:
-        raise KeyError(f"`best` needs `metric` to be one of {[str(name) for name in runs]}, got {metric!r}.")
+        raise KeyError(f"`{api}` needs `metric` to be one of {[str(name) for name in runs]}, got {metric!r}.")
     values = runs[metric]
     extra = [dim for dim in values.dims if dim not in _space_dims(runs)]
     if extra or values.dtype.kind not in "biuf":
         kind = f"the further dims {extra}" if extra else f"dtype {values.dtype}"
-        raise ValueError(f"`best` needs one number per configuration, got {metric!r} with {kind}.")
+        raise ValueError(f"`{api}` needs one number per configuration, got {metric!r} with {kind}.")
+    check_over(api, values, over)
     values = values.astype(float)
     good = np.isfinite(values)
     if "diverged" in runs:
         good &= ~(runs["diverged"] > 0)
-    values = values.where(good)
-    return values.mean(over, skipna=False) if over in values.dims else values
+    return values.where(good)
 
 
 def _space_dims(runs) -> tuple:
@@ -232,15 +248,31 @@ def _axis(runs, dim) -> str:
     return f"{dim} {runs.sizes[dim]}" + (f" ({', '.join(names)})" if names else "")
 
 
-def _row(runs, name, over, width) -> str:
-    mean = _mean(runs, name, over)
-    values = mean.values[~np.isnan(mean.values)]
-    if values.size == 0:
-        return f"{name:{width}}  nothing finite"
-    place = mean.isel(mean.argmin(...)) if mean.ndim else mean
-    told = {n: c.item() for n, c in place.coords.items() if c.ndim == 0 and set(runs[n].dims) & set(mean.dims)}
-    where = ", ".join(f"{n}={_told(v)}" for n, v in told.items() if v == v and v != "")
-    return f"{name:{width}}{values.min():11.4g}{np.median(values):10.4g}{values.max():10.4g}  {where}"
+def _table(outputs, over) -> list[str]:
+    """A line for each output: least, median and largest of its means, and where the ends are."""
+    width = max(len(name) for name in ["output", *outputs])
+    rows, repeated = [], False
+    for name, values in outputs.items():
+        mean = mean_over(values, over)
+        repeated |= mean.size < values.size or mean.ndim < values.ndim
+        numbers = mean.values[~np.isnan(mean.values)]
+        if numbers.size == 0:
+            rows.append((f"{name:{width}}  nothing finite", "", ""))
+            continue
+        told = f"{name:{width}}{numbers.min():11.4g}{np.median(numbers):10.4g}{numbers.max():10.4g}"
+        ends = (mean.isel(end(...)) if mean.ndim else mean for end in (mean.argmin, mean.argmax))
+        rows.append((told, *(_place(end, mean) for end in ends)))
+    head = f"{'output':{width}}{'least':>11}{'median':>10}{'largest':>10}", "least at", "largest at"
+    rest = max(len(row[1]) for row in [head, *rows])
+    lines = [f"{told}  {least:{rest}}  {largest}".rstrip() for told, least, largest in [head, *rows]]
+    if max(map(len, lines)) > _WIDTH:
+        lines = [f"{told}  {least}".rstrip() for told, least, _ in [head, *rows]]
+    return [lines[0] + f" (means over {over})" * repeated, *lines[1:]]
+
+
+def _place(at, mean) -> str:
+    told = {n: c.item() for n, c in at.coords.items() if c.ndim == 0 and set(mean[n].dims)}
+    return ", ".join(f"{n}={_told(v)}" for n, v in told.items() if v == v and v != "")
 
 
 def _told(value) -> str:
@@ -256,8 +288,8 @@ def _storable(values) -> np.ndarray:
 class _Verb:
     """A function of this module as a verb of one Dataset, which stays one that pickles, unlike with a bound method."""
 
-    def __init__(self, function, runs):
-        self._function, self._runs, self.__doc__ = function, runs, function.__doc__
+    def __init__(self, runs):
+        self._runs, self.__doc__ = runs, self._function.__doc__
 
     def __call__(self, *args, **options):
         return self._function(self._runs, *args, **options)
@@ -267,5 +299,15 @@ class _Verb:
         return inspect.signature(types.MethodType(self._function, self._runs))
 
 
-xarray.register_dataset_accessor("best")(functools.partial(_Verb, best))
-xarray.register_dataset_accessor("summary")(functools.partial(_Verb, summary))
+@xarray.register_dataset_accessor("best")
+class Best(_Verb):
+    """`best` of one Dataset."""
+
+    _function = staticmethod(best)
+
+
+@xarray.register_dataset_accessor("summary")
+class Summarize(_Verb):
+    """`summary` of one Dataset."""
+
+    _function = staticmethod(summary)

@@ -14,6 +14,7 @@ from jaxreg.sweeps import netcdf
 from jaxreg.sweeps.files import Lock, read_json, remove_leftovers, set_aside, write_file, write_json
 from jaxreg.sweeps.folder import blank, check_folder, chunk_path, load, load_plans
 from jaxreg.sweeps.identity import check_identity, merged_identity
+from jaxreg.sweeps.spaces import Dim, Space
 
 DIVERGED = "diverged"
 
@@ -36,7 +37,7 @@ class Store:
     """
 
     def __init__(self, path, identity: dict, *, process: int = 0):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self._process = process
         self._mutex = threading.Lock()
         self._finished: set[str] = set()
@@ -251,11 +252,25 @@ def _native(leaf: np.ndarray) -> np.ndarray:
     return leaf.view(f"u{leaf.dtype.itemsize}") if leaf.dtype.kind not in "biufc" else leaf
 
 
-def _joined(known: dict | None, space) -> dict:
+def _joined(known: dict | None, space: Space) -> dict:
     if known is None:
         return space.to_json()
-    old, new = type(space).from_json(known), type(space).from_json(space.to_json())
+    old, new = Space.from_json(known), Space.from_json(space.to_json())
     old_cells, new_cells = set(old.cells()), set(new.cells())
     if old_cells <= new_cells:
         return new.to_json()
-    return known if new_cells <= old_cells else (old | new).to_json()
+    if new_cells <= old_cells:
+        return known
+    product = _product(old, new)
+    if product is not None and product.size == len(old_cells | new_cells):
+        return product.to_json()
+    return (old | new).to_json()
+
+
+def _product(old: Space, new: Space) -> Space | None:
+    """Both spaces' values along each dim, the old ones first; None if they have other dims."""
+    mine, others = ({dim.name: dim for dim in space.dims} for space in (old, new))
+    if {name: {*dim.columns} for name, dim in mine.items()} != {name: {*dim.columns} for name, dim in others.items()}:
+        return None
+    dims = {name: (Space((mine[name],)) | Space((others[name],))).dims[0] for name in mine}
+    return Space(tuple(Dim(name, dim.columns) for name, dim in dims.items()))

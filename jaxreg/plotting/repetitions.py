@@ -1,0 +1,70 @@
+"""Means over repetitions: configurations that differ in nothing but their seed, a dim of its own or one of a list's."""
+
+import numpy as np
+
+
+def mean_and_error(api: str, runs, metric: str, over: str | None):
+    """Mean and standard error over the repetitions, NaN where one of them diverged or is missing."""
+    if metric not in runs.data_vars:
+        raise KeyError(f"`{api}` needs `metric` to be one of {[str(name) for name in runs]}, got {metric!r}.")
+    values = unstacked(runs[metric])
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"`{api}` needs numbers to draw, got {metric!r} with dtype {values.dtype}.")
+    if over not in (None, "seed", *values.dims, *values.coords):
+        known = [*values.dims, *(str(name) for name in values.coords if name not in values.dims)]
+        raise ValueError(f"`{api}` needs `over` to be a dim or a coordinate, of {known}; got {over!r}.")
+    values = values.astype(float)
+    good = np.isfinite(values)
+    if "diverged" in runs and set(runs["diverged"].dims) <= set(values.dims):
+        good &= ~(unstacked(runs["diverged"]) > 0)
+    values = values.where(good).transpose(*values.dims)
+    mean, count = mean_over(values, over), counts(values, over)
+    if found := repetitions(values, over):
+        dim, numbers = found
+        squares = (values - mean.isel({dim: numbers}).values) ** 2
+        count = count.reshape([-1 if d == dim else 1 for d in mean.dims])
+    else:
+        squares = (values - mean) ** 2
+    return mean, np.sqrt(mean_over(squares, over) / np.maximum(count - 1, 1))
+
+
+def check_scalar(api: str, runs, metric: str) -> None:
+    """Refuse a metric that has more dims than those of the configurations, as far as they are known."""
+    if metric not in runs.data_vars or "diverged" not in runs:
+        return
+    extra = [dim for dim in runs[metric].dims if dim not in runs["diverged"].dims]
+    if extra:
+        raise ValueError(f"`{api}` needs one number per configuration, got {metric!r} with the further dims {extra}.")
+
+
+def counts(values, over: str | None) -> np.ndarray:
+    """How many repetitions each configuration has; along a list, a number for each."""
+    found = repetitions(values, over)
+    return np.array(values.sizes.get(over, 1)) if found is None else np.bincount(found[1])
+
+
+def mean_over(values, over: str | None):
+    """The mean over the repetitions, NaN if one of them is; of those along a list, at the place of the first."""
+    found = repetitions(values, over)
+    if found is None:
+        return values.mean(over, skipna=False) if over in values.dims else values
+    dim, numbers = found
+    mean, axis = values.isel({dim: np.unique(numbers, return_index=True)[1]}).drop_vars(over), values.get_axis_num(dim)
+    sums = np.zeros(mean.shape)
+    np.add.at(np.moveaxis(sums, axis, -1), (..., numbers), np.moveaxis(values.values, axis, -1))
+    return mean.copy(data=np.moveaxis(np.moveaxis(sums, axis, -1) / np.bincount(numbers), -1, axis))
+
+
+def repetitions(values, over: str | None) -> tuple[str, np.ndarray] | None:
+    """The list's dim along which `over` is a coordinate, and numbers, equal where all other coordinates are."""
+    if over is None or over in values.dims or over not in values.coords or values[over].ndim != 1:
+        return None
+    (dim,), numbers = values[over].dims, {}
+    others = [c.values.tolist() for name, c in values.coords.items() if c.dims == (dim,) and name != over]
+    rows = zip(*others, strict=True) if others else [()] * values.sizes[dim]
+    return dim, np.array([numbers.setdefault(tuple(None if v != v else v for v in row), len(numbers)) for row in rows])
+
+
+def unstacked(values):
+    """Without the joint index that `stack` makes: its levels are coordinates like those of a list."""
+    return values.reset_index([dim for dim in values.dims if getattr(values.indexes.get(dim), "nlevels", 1) > 1])
