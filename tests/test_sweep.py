@@ -85,7 +85,7 @@ def test_other_outputs_and_fixed_arguments():
     assert jr.sweep(lambda k: k, jr.grid(k=jnp.asarray([1, 2], jnp.bfloat16)))["value"].values.tolist() == [1, 2]
     half = jr.sweep(lambda k: {"x": k.astype(jnp.bfloat16), "none": None}, grid)
     assert half["x"].dtype == np.float32
-    assert list(half) == ["x", "diverged"]
+    assert list(half) == ["x", "diverged", "finished"]
 
 
 def test_fixed_arrays_are_arguments_of_the_program():
