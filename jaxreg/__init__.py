@@ -119,3 +119,7 @@ def __getattr__(name):
 
         return open_store
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), "open_store"])

@@ -435,7 +435,11 @@ BOTH = grid(a=[1]) | grid(b=[1])
         (lambda: log_uniform(0, 1), ValueError, "`log_uniform` needs 0 < low, got 0"),
         (lambda: integers(0.5, 2), ValueError, "`integers` needs integers that fit int64, got 0.5 and 2"),
         (lambda: integers(0, 2**64), ValueError, "`integers` needs integers that fit int64"),
-        (lambda: grid(a=[1]) * grid(a=[2]), ValueError, r"`Space` needs dims with distinct names, got \['a'\] twice"),
+        (
+            lambda: grid(a=[1]) * grid(a=[2]),
+            ValueError,
+            r"`Space` needs arguments with distinct names, got \['a'\] twice",
+        ),
         (lambda: BOTH * BOTH, ValueError, r"got \['config'\] twice; rename one, `.rename\(config=...\)`"),
         (
             lambda: BOTH * BOTH.rename(config="x"),

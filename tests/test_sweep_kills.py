@@ -240,6 +240,18 @@ def ctrl_c(times, at):
     return press
 
 
+def between_blocks(monkeypatch, function, run=work.run):
+    """Call a function whenever a block of a chunk begins."""
+
+    def blocks(*chunk):
+        for running in run(*chunk):
+            if running:
+                function()
+            yield running
+
+    monkeypatch.setattr(work, "run", blocks)
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_one_ctrl_c_ends_after_a_chunk(tmp_path, stored, undisturbed):
     folder, expected = tmp_path / "store" if stored else None, undisturbed("plain")[0]
@@ -260,8 +272,7 @@ def test_one_ctrl_c_ends_after_a_chunk(tmp_path, stored, undisturbed):
 @pytest.mark.parametrize("kind", ["stopping", "halved"])
 def test_one_ctrl_c_ends_after_a_block(tmp_path, monkeypatch, kind, block, undisturbed):
     monkeypatch.setattr(work, "SAVE_SECONDS", 1e9)
-    advance, press = work.advance, ctrl_c(1, at=block)
-    monkeypatch.setattr(work, "advance", lambda *chunk: (press() for _ in advance(*chunk)))
+    between_blocks(monkeypatch, ctrl_c(1, at=block))
     found = KINDS[kind](tmp_path / "store")
     assert found["finished"].values.sum() < GRID.size
     assert list(tmp_path.glob("store/carries/*"))
@@ -271,8 +282,7 @@ def test_one_ctrl_c_ends_after_a_block(tmp_path, monkeypatch, kind, block, undis
 
 
 def test_lost_states_are_computed_again(tmp_path, monkeypatch, undisturbed):
-    advance, press = work.advance, ctrl_c(1, at=8)  # in the second rung
-    monkeypatch.setattr(work, "advance", lambda *chunk: (press() for _ in advance(*chunk)))
+    between_blocks(monkeypatch, ctrl_c(1, at=8))  # in the second rung
     halved(tmp_path / "store")
     carries = [*tmp_path.glob("store/carries/*.npz")]
     assert len(carries) > 1

@@ -187,7 +187,7 @@ OTHER = {
     "same label": (
         "object",
         lambda store: jr.sweep(scaled, jr.grid(scale=[Scale(2.0)], lam=[1.0]), store=store),
-        r"for scale=Scale\(\).*\n.*\n.* mul 1\.0.*\n.* mul 2\.0",
+        r"for scale=Scale\(\).*\n.*\n.*\n.* mul 1\.0.*\n.* mul 2\.0",
     ),
     "batched": ("static", lambda store: jr.sweep(lambda lam: lam, LAM, store=store), "option 'static': lam -> "),
     "other configurations": (
@@ -406,7 +406,7 @@ def test_an_error_tells_the_static_values_and_nothing_ran(tmp_path):
     ran = []
     with pytest.raises(RuntimeError, match="no such optimizer") as raised:
         jr.sweep(failing, jr.grid(lam=[1.0], opt=["a", "b"]), store=tmp_path / "store", callbacks=[ran.append])
-    assert "with opt=b; batched there: ['lam']" in "".join(raised.value.__notes__)
+    assert "with opt=b; batched there: lam: float64" in "".join(raised.value.__notes__)
     assert not ran
     assert not (tmp_path / "store").exists()
 
@@ -435,7 +435,7 @@ def test_shapes_and_names_of_groups(tmp_path):
         assert not found["diverged"].any()
         part = jr.sweep(train, jr.grid(lam=[1.0, 2.0], k=jr.static([1])), store=store).load()
         xr.testing.assert_identical(part["w"], found["w"][:, :1, :1])
-        assert set(part) == {"w", "count", "diverged"}
+        assert set(part) == {"w", "count", "diverged", "finished"}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_it_is_the_same_training_in_steps():
 
 def test_a_state_is_saved_and_put_back_bit_by_bit(tmp_path, monkeypatch):
     expected, saved, restored = jr.sweep(SGD, GRID, X=X, y=Y, chunk=5), [], []
-    advance = work.advance
+    run = work.run
 
     def write(self, task, step, leaves, real=Store.write_carry):
         saved[:] = [np.array(leaf) for leaf in leaves]
@@ -88,7 +88,7 @@ def test_a_state_is_saved_and_put_back_bit_by_bit(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(work, "SAVE_SECONDS", 0.0)
-        patch.setattr(work, "advance", lambda *arguments: first_of(advance(*arguments)))
+        patch.setattr(work, "run", lambda *arguments: first_of(run(*arguments)))
         patch.setattr(Store, "write_carry", write)
         jr.sweep(SGD, GRID, X=X, y=Y, chunk=5, store=tmp_path / "store")
     monkeypatch.setattr(work, "restore", restore)
@@ -100,11 +100,11 @@ def test_a_state_is_saved_and_put_back_bit_by_bit(tmp_path, monkeypatch):
 
 
 def first_of(blocks):
-    """Two blocks: the first is saved when the second begins."""
-    for i, _ in enumerate(blocks):
-        if i == 1:
+    """A block, which is saved; then an end."""
+    for i, block in enumerate(blocks):
+        if i == 2:
             raise KeyboardInterrupt
-        yield
+        yield block
 
 
 def test_arguments_that_a_part_does_not_ask_for():
@@ -138,7 +138,7 @@ def test_errors_in_its_parts():
     for arguments, error, told in [
         ({"step": lambda x: x[None]}, TypeError, "carry"),
         ({"report": lambda x: "text"}, TypeError, "return arrays, got 'text'"),
-        ({"stop": lambda x: jnp.ones(2)}, TypeError, "reshape"),
+        ({"stop": lambda x: jnp.ones(2)}, TypeError, "`stop` to return one bool, got float64"),
         ({"step": lambda x, b: x}, ValueError, r"missing: \['b'\]"),
         ({"space": jr.grid(c=[1.0]), "init": lambda: 0.0}, ValueError, "each grid axis .* got 'c'"),
         ({"halving": 3}, TypeError, r"`halving\(\.\.\.\)` or `hyperband\(\.\.\.\)` for `halving`, got 3"),
@@ -201,16 +201,15 @@ def test_runs_that_stop_early(chunk):
 
 
 def test_who_stops_does_not_touch_the_others(monkeypatch):
-    sizes = []
-    take = running._take
-    monkeypatch.setattr(running, "_take", lambda numbers, rows: (sizes.append(len(rows)), take(numbers, rows))[1])
+    sizes, block = [], running._block
+    monkeypatch.setattr(running, "_block", lambda *chunk: (sizes.append(len(chunk[1].slots)), block(*chunk))[1])
 
     def run(stop):
         descend = lambda w, rate, X, y: w - rate * X.T @ (X @ w - y)
         parts = (lambda X: jnp.ones(4), descend, lambda w, X, y: {"loss": jnp.sum((X @ w - y) ** 2), "w": w})
         train = jr.Trainable(*parts, steps=12, every=3, stop=lambda w, rate: stop(rate))
         sizes.clear()
-        return jr.sweep(train, jr.grid(rate=np.linspace(0.001, 0.016, 16)), X=X, y=Y)
+        return jr.sweep(train, jr.grid(rate=np.linspace(0.001, 0.016, 16)), chunk=16, X=X, y=Y)
 
     calm = run(lambda rate: rate > 1)
     assert sizes == [16] * 4
@@ -247,14 +246,13 @@ def by_hand(losses, rungs, mode="min"):
 @pytest.fixture
 def ran(monkeypatch):
     """(configurations, steps) of each program that is run."""
-    seen, real = [], work.advance
+    seen, real = [], running._block
 
-    def spy(program, chunk, end):
-        for _ in real(program, chunk, end):
-            seen.append((len(chunk.slots), program.train.every))
-            yield
+    def spy(program, chunk):
+        seen.append((len(chunk.slots), program.train.every))
+        return real(program, chunk)
 
-    monkeypatch.setattr(work, "advance", spy)
+    monkeypatch.setattr(running, "_block", spy)
     return seen
 
 
@@ -266,7 +264,7 @@ def test_halving_keeps_the_best(ran, mode):
     np.testing.assert_array_equal(whole["loss_by_step"], losses)
     ran.clear()
     rule = jr.halving("loss", factor=3, min_steps=1, mode=mode)
-    found, again = (jr.sweep(train, space, curves=losses, halving=rule) for _ in range(2))
+    found, again = (jr.sweep(train, space, chunk=9, curves=losses, halving=rule) for _ in range(2))
     assert found.drop_attrs().identical(again.drop_attrs())
     steps = by_hand(losses, [(1, 3), (3, 1), (9, 1)], mode)
     assert found["steps"].values.tolist() == steps.tolist()
@@ -358,6 +356,7 @@ def test_progress_over_rungs(capfd):
         jr.grid(run=range(9)),
         curves=losses,
         halving=jr.halving("loss", factor=3, min_steps=1),
+        chunk=9,
         progress="loss",
         callbacks=[lambda done, total, chunk: seen.append((done, total, chunk["rung"].tolist(), chunk["loss"].size))],
     )

@@ -1,5 +1,7 @@
 """What is asked of `sweep`, checked before anything runs."""
 
+import os
+
 import jax
 import numpy as np
 
@@ -11,11 +13,35 @@ from jaxreg.sweeps.trainable import Named, Trainable
 OWN = ("diverged", "finished")  # the variables that `sweep` adds
 
 
-def check_chunk(chunk) -> None:
-    """An integer of at least 1, or None."""
-    whole = isinstance(chunk, (int, np.integer)) and not isinstance(chunk, bool)
-    if chunk is not None and not (whole and chunk >= 1):
-        raise ValueError(f"`sweep` needs `chunk` >= 1 or None, got {chunk!r}.")
+def check_options(train, space: Space, **options) -> None:
+    """What the options can be; and where `train` has an argument of the same name, that it is not meant.
+
+    Args:
+        train: the function or `Trainable`.
+        space: the configurations.
+        **options: name -> (value, its default).
+    """
+    names = {name for part in _parts(train) for name in part.names} - {*space.arguments}
+    clash = sorted(name for name, (value, default) in options.items() if name in names and value is not default)
+    if clash:
+        raise ValueError(
+            f"`sweep` needs arguments of `train` named unlike its own options, got {clash}, which went to `sweep`; "
+            "rename the arguments, or give their values by `functools.partial(train, ...)`."
+        )
+    chunk, memory, store = (options[name][0] for name in ("chunk", "memory", "store"))
+    for name, value in (("chunk", chunk), ("memory", memory)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"`sweep` needs `{name}` to be an integer >= 1 or None, got {value!r}.")
+    if store is not None and not isinstance(store, (str, os.PathLike)):
+        raise TypeError(f"`sweep` needs a path as `store`, got {store!r}.")
+    callbacks = options["callbacks"][0]
+    if not (isinstance(callbacks, (list, tuple)) and all(map(callable, callbacks))):
+        raise TypeError(f"`sweep` needs a list of functions as `callbacks`, got {callbacks!r}.")
+
+
+def _parts(train) -> list[Named]:
+    return train.parts if isinstance(train, Trainable) else [Named(train)]
 
 
 def check_arguments(train, space: Space, groups: list[Group], fixed: dict) -> None:
@@ -26,7 +52,7 @@ def check_arguments(train, space: Space, groups: list[Group], fixed: dict) -> No
     clash = sorted({*space.arguments} & fixed.keys())
     if clash:
         raise ValueError(f"`sweep` needs each argument of `train` once, got {clash} both as axis and as fixed.")
-    parts = train.parts if isinstance(train, Trainable) else [Named(train)]
+    parts = _parts(train)
     names = [*dict.fromkeys(name for part in parts for name in part.names)]
     if not any(part.any for part in parts):
         for name in [*space.arguments, *fixed]:
@@ -84,6 +110,8 @@ def check_halving(halving, train, space: Space) -> None:
 def check_places(devices, executor, halving) -> None:
     """Where a sweep can run."""
     if devices is not None:
+        if not isinstance(devices, (list, tuple)) or not all(isinstance(device, jax.Device) for device in devices):
+            raise TypeError(f"`sweep` needs a list of devices as `devices`, such as `jax.devices()`; got {devices!r}.")
         here = jax.local_devices() if len(devices) == 0 else jax.local_devices(backend=devices[0].platform)
         if len(devices) == 0 or len({*devices}) < len(devices) or not {*devices} <= {*here}:
             raise ValueError(f"`sweep` needs distinct `devices` of one kind of this process, {here}; got {devices}.")

@@ -160,9 +160,12 @@ def number_column(api: str, name: str, values) -> Column:
     except ValueError:  # ragged
         array, shape = np.empty(()), "of nested lists"
     if array.ndim != 1 or array.size == 0:
+        hint = "`static([...])` marks values that are no numbers"
+        if hasattr(values, "quantile"):
+            hint = "`sample(num, ...)` draws from distributions"
+        told = f", {repr(values)[:40]}" * (shape == ())
         raise ValueError(
-            f"`{api}` needs a non-empty 1-D list of values for each axis, got shape {shape} for {name!r}; "
-            "`static([...])` marks values that are no numbers."
+            f"`{api}` needs a non-empty 1-D list of values for each axis, got shape {shape} for {name!r}{told}; {hint}."
         )
     whole = isinstance(values, list) and all(isinstance(value, int) for value in values)
     if not _is_numeric(array.dtype) or (whole and array.dtype.kind == "f"):

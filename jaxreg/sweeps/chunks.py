@@ -4,12 +4,13 @@ import logging
 import math
 import os
 import time
+from collections import deque
 
 import jax
 import numpy as np
 
 from jaxreg.sweeps.program import Program
-from jaxreg.sweeps.running import Chunk, _start, advance, launch
+from jaxreg.sweeps.running import Chunk, flights, run, start
 
 log = logging.getLogger("jaxreg.sweeps")
 FRACTION = {"cpu": 0.5}  # of the free memory; host memory is shared with others, a device's is not
@@ -30,7 +31,7 @@ def choose(program: Program, numbers: dict[str, np.ndarray], count: int, budget:
     limit = budget if budget is not None else available(program.mesh)
     key = (program.fingerprint, kind, devices, budget)
     if key in _CHOSEN:
-        return balanced(count, _CHOSEN[key], devices), {"from": "an earlier choice for this program"}
+        return balanced(program, count, _CHOSEN[key]), {"from": "an earlier choice for this program"}
     growth = STEP.get(kind, 8)
     first, compiling = _fit(program, candidate(program, count), limit)
     seconds = {}
@@ -72,8 +73,8 @@ def choose(program: Program, numbers: dict[str, np.ndarray], count: int, budget:
 
 def candidate(program: Program, count: int) -> int:
     """The first chunk that is tried, and often the last."""
-    devices = program.mesh.size
-    return balanced(count, devices * FIRST.get(program.mesh.devices.flat[0].platform, 256), devices)
+    first = program.mesh.size * FIRST.get(program.mesh.devices.flat[0].platform, 256)
+    return balanced(program, count, first)
 
 
 def _fastest(seconds: dict[int, float]) -> int:
@@ -84,9 +85,11 @@ def _blocks(program: Program) -> int:
     return 1 if program.begin is None else program.train.steps // program.train.every
 
 
-def balanced(count: int, chunk: int, devices: int) -> int:
-    """A chunk at most as large, with the same number of chunks and the least filling up in the last."""
-    return _round(math.ceil(count / math.ceil(count / chunk)), devices)
+def balanced(program: Program, count: int, chunk: int) -> int:
+    """A chunk at most as large, of which no core is left without one in the end, and the last is filled up least."""
+    together = flights(program) if program.mesh.size == 1 else 1
+    number = math.ceil(math.ceil(count / chunk) / together) * together
+    return _round(math.ceil(count / number), program.mesh.size)
 
 
 def available(mesh) -> int:
@@ -100,12 +103,12 @@ def available(mesh) -> int:
 
 
 def needed(program: Program, size: int) -> int:
-    """Bytes of a chunk on all devices: its program's, and the results of the chunk before it."""
+    """Bytes of the chunks that run at a time, on all devices."""
     memory = program.main.compiled(size).memory_analysis()
     if memory is None:
         return 0
-    once = memory.argument_size_in_bytes + memory.temp_size_in_bytes + 2 * memory.output_size_in_bytes
-    return program.mesh.size * once
+    each = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    return program.mesh.size * (memory.argument_size_in_bytes + flights(program) * each)
 
 
 def _fit(program: Program, size: int, limit: int) -> tuple[int, float]:
@@ -130,16 +133,12 @@ def _trial(program: Program, numbers: dict[str, np.ndarray], size: int) -> float
     """Seconds of one chunk, or of the first block of one."""
     rows = np.arange(size) % max(1, len(next(iter(numbers.values()), [0])))
     chunk = Chunk({k: v[rows] for k, v in numbers.items()}, size, size)
-    if program.begin is None:
-        start = time.perf_counter()
-        launch(program, chunk)()
-        return time.perf_counter() - start
-    _start(program, chunk)
-    jax.block_until_ready(chunk.state)
-    start = time.perf_counter()
-    for _ in advance(program, chunk, program.train.every):
-        pass
-    return time.perf_counter() - start
+    if program.begin is not None:
+        start(program, chunk)
+        jax.block_until_ready(chunk.state)
+    begin = time.perf_counter()
+    deque(run(program, chunk, 1 if program.begin is None else program.train.every), maxlen=0)
+    return time.perf_counter() - begin
 
 
 def _round(count: int, devices: int) -> int:

@@ -20,7 +20,7 @@ from jaxreg.sweeps.memory import Memory
 from jaxreg.sweeps.plan import Plan
 from jaxreg.sweeps.processes import agreed, check_same, exchange, share, share_plans, together
 from jaxreg.sweeps.program import Program, mesh_of
-from jaxreg.sweeps.progress import Bar
+from jaxreg.sweeps.progress import Bar, tell
 from jaxreg.sweeps.results import collect
 from jaxreg.sweeps.running import specification
 from jaxreg.sweeps.trainable import Trainable
@@ -95,8 +95,19 @@ def sweep(
     >>> runs["loss"].sel(lam=2.0).values.tolist()
     [0.0, 2.0, 4.0]
     """
-    arguments.check_chunk(chunk)
     space = as_space(space)
+    arguments.check_options(
+        train,
+        space,
+        chunk=(chunk, None),
+        store=(store, None),
+        devices=(devices, None),
+        executor=(executor, None),
+        halving=(halving, None),
+        memory=(memory, None),
+        progress=(progress, False),
+        callbacks=(callbacks, ()),
+    )
     groups = space.groups()
     arguments.check_arguments(train, space, groups, fixed)
     if halving is not None:
@@ -114,6 +125,8 @@ def sweep(
         programs[group.name] = Program(train, group.static, dtypes[group.name], held, shared, mesh, group.name)
     outputs = {name: specification(program) for name, program in programs.items()}
     arguments.check_outputs(space, outputs)
+    if unused := sorted(set.intersection(*(program.unused for program in programs.values()))):
+        log.warning("No output of `train` depends on %s: its values give equal results.", ", ".join(unused))
     for option, metric in (("progress", progress), ("halving", getattr(halving, "metric", None))):
         if isinstance(metric, str):
             arguments.check_metric(option, metric, outputs)
@@ -133,6 +146,9 @@ def sweep(
         plan = Plan(space, groups, programs, records, chunk or (FARMED if farm else None), memory, agreed)
         work = Work(programs, dtypes, records, names, farm=farm)
         work.metric, work.callbacks = progress if isinstance(progress, str) else None, callbacks
+        missing = len({cell for cell in plan.cells if cell not in records.cells})
+        if progress and process == 0 and missing:
+            tell(f"{missing} configurations, {len(programs)} program{'s' * (len(programs) > 1)} to compile")
         coords = {"step": list(range(every, steps + 1, every))} if isinstance(train, Trainable) else {}
         records.describe(space, outputs, {}, coords)
         everyones = together(lambda: plan.tasks(plan.cells)) if halving is None else []

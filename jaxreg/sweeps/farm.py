@@ -37,6 +37,7 @@ class Farm:
     def __init__(self, executor, train, programs: dict[str, Program], static: dict, dtypes: dict, fixed: dict):
         if not (callable(executor) or _is_executor(executor)):
             raise TypeError(f"`sweep` needs an executor with `submit`, or a function that makes one; got {executor!r}.")
+        _check_start(executor)
         self._make: Callable | None = None if _is_executor(executor) else executor
         self._executor = executor if self._make is None else None
         fixed = jax.tree.map(lambda leaf: np.asarray(leaf) if _is_plain(leaf) else leaf, fixed)
@@ -80,6 +81,7 @@ class Farm:
             made = self._make()
             if not _is_executor(made):
                 raise TypeError(f"`sweep` needs `executor()` to be one, with `submit`; got {made!r}.")
+            _check_start(made)
             self._executor = made
         executor, parcel = self._executor, self._parcel
         if hasattr(executor, "get_executor"):  # Dask's client: what all tasks need is sent once, and is one itself
@@ -139,6 +141,16 @@ def _lost(error: Exception, done: int, total: int, bare: bool):
         f"`sweep` lost the workers of its executor: {error} {done} of {total} chunks are done, and safe in the store "
         f"if there is one: the same call goes on from there.{advice}"
     ) from error
+
+
+def _check_start(executor) -> None:
+    """Refuse workers that would hang: a fork of a process in which JAX runs has its locks, but not its threads."""
+    context = getattr(executor, "_mp_context", None)
+    if context is not None and context.get_start_method() == "fork":
+        raise ValueError(
+            "`sweep` needs workers that are not forked, in which JAX would hang: "
+            '`ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn"))`.'
+        )
 
 
 def _is_executor(executor) -> bool:

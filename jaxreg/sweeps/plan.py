@@ -81,7 +81,7 @@ class Plan:
                 self.records.remember(self._key(name), size)
         rounded = -(-min(int(size), count) // devices) * devices
         if self._chunk is None:
-            rounded = chunks.balanced(count, rounded, devices)
+            rounded = chunks.balanced(program, count, rounded)
         rounded = self._agree(rounded)
         told = ", ".join(f"{key} {value}" for key, value in facts.items())
         told = f" with {name}" * bool(name) + f" in chunks of {rounded}" + f" ({told})" * bool(told)

@@ -34,20 +34,28 @@ class Part:
         lane: pytree of `ShapeDtypeStruct`, for one configuration.
         shared: pytree of arrays or `ShapeDtypeStruct`.
         mesh: the devices.
+        name: how messages call the group.
         donate: whether the memory of the lanes' first entry can be used for the results.
     """
 
-    def __init__(self, function, lane, shared, mesh, donate=False):
+    def __init__(self, function, lane, shared, mesh, name="", donate=False):
         # Traced for a single configuration: shapes, the text of the program and its vectorised form all come from this.
         traced = jax.jit(function).trace(lane, shared)
         self.out = traced.out_info
         self.jaxpr = traced.jaxpr
-        self._lane, self._shared, self._mesh, self._donate = lane, shared, mesh, donate
+        self._lane, self._shared, self._mesh, self._name, self._donate = lane, shared, mesh, name, donate
         self._lowered, self._executables, self._compiling = {}, {}, threading.Lock()
         self.waited = 0.0
         constants = "".join(f"\n{digest(constant)}" for constant in _constants(self.jaxpr))
         self.text = without_addresses(self.jaxpr.pretty_print(use_color=False)) + constants
         self.fingerprint = hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @property
+    def unused(self) -> set[str]:
+        """The numbers of a configuration that the program does not read."""
+        read = {id(v) for equation in self.jaxpr.eqns for v in equation.invars} | {*map(id, self.jaxpr.jaxpr.outvars)}
+        names = jax.tree.unflatten(jax.tree.structure((self._lane, self._shared)), self.jaxpr.jaxpr.invars)[0][1]
+        return {name for name, variable in names.items() if id(variable) not in read}
 
     def lower(self, size: int) -> None:
         """Prepare the program for `size` configurations, so that another thread can compile it."""
@@ -65,7 +73,11 @@ class Part:
                 specs = {"in_specs": (lanes, lanes, everywhere), "out_specs": lanes}
                 chunk = jax.shard_map(chunk, mesh=self._mesh, check_vma=False, **specs)
             jitted = jax.jit(chunk, donate_argnums=(0,) if self._donate else ())
-            self._lowered[size] = jitted.lower(*self._avals(size))
+            try:
+                self._lowered[size] = jitted.lower(*self._avals(size))
+            except Exception as error:
+                _explain(error, self._name, self._lane[1])
+                raise
 
     def compiled(self, size: int):
         """The executable for `size` configurations at once; the time that the caller waits for it is kept."""
@@ -136,19 +148,19 @@ class Program:
                     state, numbers = lane
                     arguments = {"numbers": numbers, "shared": shared}
                     state, _ = jax.lax.scan(lambda s, _: (call(step, s, **arguments), None), state, None, train.every)
-                    end = [jnp.asarray(call(s, state, **arguments), bool).reshape(()) for s in stop]
+                    end = [_flag(call(s, state, **arguments)) for s in stop]
                     return state, arrays(call(report, state, **arguments)), end
 
-                self.begin = Part(begin, ((), numbers), shapes, mesh)
+                self.begin = Part(begin, ((), numbers), shapes, mesh, name)
                 state = self.begin.out
-                self.main = Part(advance, (state, numbers), shapes, mesh, donate=True)
+                self.main = Part(advance, (state, numbers), shapes, mesh, name, donate=True)
                 results = self.main.out[1]
             else:
                 function = Named(train)
                 self.begin = None
                 self.main = Part(
                     lambda lane, shared: arrays(call(function, numbers=lane[1], shared=shared)),
-                    ((), numbers), shapes, mesh,
+                    ((), numbers), shapes, mesh, name,
                 )  # fmt: skip
                 results = self.main.out
         except Exception as error:
@@ -156,16 +168,24 @@ class Program:
             raise
         paths, _ = jax.tree_util.tree_flatten_with_path(results)
         self.names = [jax.tree_util.keystr(path, simple=True, separator=".") or "value" for path, _ in paths]
+        if not self.names:
+            raise ValueError("`sweep` needs `train` to return an array or a dict of arrays, got none of them.")
         if len({*self.names}) < len(self.names):
             raise ValueError(f"`sweep` needs outputs with distinct names, got {self.names}.")
+        self._signature = f"takes {', '.join(f'{k}: {v}' for k, v in dtypes.items())}\nreturns {', '.join(self.names)}"
         self.results = {name: out for name, (_, out) in zip(self.names, paths, strict=True)}
+
+    @property
+    def unused(self) -> set[str]:
+        """The numbers on which nothing depends."""
+        return set.intersection(*(part.unused for part in self.parts))
 
     @property
     def text(self) -> str:
         """The program, the same in another process if and only if it is the same."""
         if self.begin is None:
-            return self.main.text
-        return f"{self.begin.text}\n{self.main.text}\nsteps = {self.train.steps}"
+            return f"{self._signature}\n{self.main.text}"
+        return f"{self._signature}\nsteps = {self.train.steps}\n{self.begin.text}\n{self.main.text}"
 
     @property
     def fingerprint(self) -> str:
@@ -220,6 +240,14 @@ def ahead(programs: list[tuple[Program, int]]):
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _flag(value) -> jax.Array:
+    if jnp.result_type(value).kind != "b" or jnp.shape(value) != ():
+        raise TypeError(
+            f"`Trainable` needs `stop` to return one bool, got {jnp.result_type(value)} of shape {jnp.shape(value)}."
+        )
+    return jnp.asarray(value)
+
+
 def arrays(outputs):
     """The outputs, where all of them are numbers."""
     for leaf in jax.tree.leaves(outputs):
@@ -233,9 +261,15 @@ def arrays(outputs):
 def _explain(error: Exception, name: str, numbers: dict) -> None:
     """Say which configurations an error is about, and why a shape cannot depend on a number."""
     where = f" with {name}" if name else ""
-    error.add_note(f"`sweep` was tracing `train`{where}; batched there: {sorted(numbers)}.")
+    told = ", ".join(f"{key}: {aval.dtype}" for key, aval in sorted(numbers.items()))
+    error.add_note(f"`sweep` was tracing `train`{where}; batched there: {told or 'nothing'}.")
     concrete = (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError)
-    if isinstance(error, (*concrete, jax.errors.NonConcreteBooleanIndexError)) or "concrete" in str(error):
+    text = str(error)
+    if "scan body function carry" in text:
+        error.add_note(
+            "`step` of a `Trainable` has to return a state of the same structure, shapes and dtypes as `init` makes."
+        )
+    elif isinstance(error, (*concrete, jax.errors.NonConcreteBooleanIndexError)) or "Tracer" in text or "concr" in text:
         error.add_note(
             "The numbers of an axis arrive as tracers, as all of its configurations run at once, in the same shapes. "
             "Where a shape, a loop or a branch in Python depends on one, make it static: `width=jr.static([64, 128])`."

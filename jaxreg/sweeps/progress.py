@@ -37,9 +37,7 @@ class Bar:
             **facts: what else to show from now on, such as `rung=2`.
         """
         self._done += count
-        value, where = best if isinstance(best, tuple) else (best, None)
-        if value is not None and not math.isnan(value) and (self._best is None or value < self._best[0]):
-            self._best = (float(value), _where(where))
+        self.seen(best)
         self._facts |= facts
         if self._tqdm is not None:
             self._tqdm.set_postfix_str(self._extra(), refresh=False)
@@ -49,14 +47,20 @@ class Bar:
         if self._begun is None:
             self._begun = self._done, time.perf_counter()
 
+    def seen(self, best) -> None:
+        """A value of the metric, as in `update`, perhaps of an earlier call."""
+        value, where = best if isinstance(best, tuple) else (best, None)
+        if value is not None and not math.isnan(value) and (self._best is None or value < self._best[0]):
+            self._best = (float(value), _where(where))
+
     def _print(self) -> None:
         self._line, self._told = time.perf_counter(), self._done
         made, seconds = self._done - self._first, self._line - self._start
         speed = made, seconds
-        if self._begun is not None and self._done > self._begun[0]:  # the first one was compiled for
+        if self._begun is not None and self._done > self._begun[0]:  # without the first, which was compiled for
             speed = self._done - self._begun[0], self._line - self._begun[1]
         parts = [f"{self._done}/{self._total} {self._unit}s"]
-        if made and seconds > 0:
+        if self._done >= self._total > 0 < made or self._begun is not None:
             rate, left = speed[0] / speed[1], self._total - self._done
             parts.append(f"{rate:.3g} {self._unit}s/s")
             parts.append(f"{_clock(left / rate)} left" if left > 0 else f"took {_clock(seconds)}")
@@ -79,6 +83,11 @@ class Bar:
             self._tqdm.close()
         elif self._show and self._told < self._done:
             self._print()  # the last word of a sweep that ends early
+
+
+def tell(text: str) -> None:
+    """A line for people who wait for more than a bar can tell."""
+    print(f"sweep: {text}", file=sys.stderr, flush=True)
 
 
 def _tqdm(**options):

@@ -1,7 +1,7 @@
 """One chunk of configurations from start to end, or from one pause to the next."""
 
 import dataclasses
-import time
+import os
 from collections.abc import Callable, Iterator
 
 import jax
@@ -29,6 +29,16 @@ class Chunk:
     state: list | None = None
 
 
+def flights(program: Program) -> int:
+    """How many chunks run at a time: one on each core of a CPU that is one device, as XLA keeps one core busy with it.
+
+    Elsewhere two, so that the next one is there when the devices are done with one.
+    """
+    if program.mesh.size > 1 or program.mesh.devices.flat[0].platform != "cpu":
+        return 2
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def stored(dtype) -> np.dtype:
     """NumPy's dtype for an output: those it does not know, such as bfloat16, become float32."""
     return np.dtype(dtype) if np.dtype(dtype).kind in "biufc" else np.dtype(np.float32)
@@ -54,49 +64,63 @@ def specification(program: Program) -> dict[str, dict]:
     return found
 
 
-def launch(program: Program, chunk: Chunk) -> Callable[[], dict[str, np.ndarray]]:
-    """Start a chunk of a plain `train`; a function that waits for its outputs."""
-    lanes = program.lanes(chunk.numbers, chunk.size)
-    results = program.outputs(program.main.compiled(chunk.size)((), lanes, program.shared))
+class Now:
+    """What a function returned, in the form of a future: to run chunks one after the other."""
 
-    def collect():
-        _wait(results.values())
-        return {name: np.asarray(r).astype(stored(r.dtype), copy=False)[: chunk.count] for name, r in results.items()}
+    def __init__(self, function: Callable):
+        self._result = function()
 
-    return collect
+    def result(self):
+        """It."""
+        return self._result
 
 
-def advance(program: Program, chunk: Chunk, end: int) -> Iterator[None]:
-    """Run a chunk of a `Trainable` on to step `end`, or until all of its configurations have stopped, block by block.
+def run(program: Program, chunk: Chunk, end: int = 1, submit: Callable = Now) -> Iterator[bool]:
+    """Run a chunk; of a `Trainable` from where it is to step `end`, or until all of its configurations have stopped.
 
-    As soon as three quarters of a chunk have stopped, the rest goes on in a smaller one: that takes another program, so
-    not sooner.
+    Yields True when something runs, and False between two blocks of a `Trainable`, when nothing does and the chunk can
+    be saved. What runs is submitted to `submit`, which returns a future, so that one thread can see to several chunks.
     """
-    every = program.train.every
-    _start(program, chunk)
+    if program.begin is None:
+        lanes, whole = program.lanes(chunk.numbers, chunk.size), program.main.compiled(chunk.size)
+        results = submit(lambda: jax.block_until_ready(whole((), lanes, program.shared)))
+        yield True
+        named = program.outputs(results.result()).items()
+        chunk.outputs = {k: np.asarray(v).astype(stored(v.dtype), copy=False)[: chunk.count] for k, v in named}
+        return
+    start(program, chunk)
     while chunk.step < end and (chunk.slots >= 0).any():
-        lanes = program.lanes(_take(chunk.numbers, np.maximum(chunk.slots, 0)), len(chunk.slots))
-        state = jax.tree.unflatten(jax.tree.structure(program.begin.out), chunk.state)
-        state, report, stop = program.main.compiled(len(chunk.slots))(state, lanes, program.shared)
-        _wait([*jax.tree.leaves(report), *stop])
-        chunk.state = jax.tree.leaves(state)
-        chunk.step += every
-        stopped = np.asarray(stop[0]) if stop else np.zeros(len(chunk.slots), bool)
-        _record(chunk, program.outputs(report), chunk.step // every - 1, stopped | (chunk.step >= end))
-        if stopped.any():
-            chunk.slots = np.where(stopped, -1, chunk.slots)
-            _compact(program, chunk)
-        yield
+        results = submit(_block(program, chunk))
+        yield True
+        _take_in(program, chunk, end, *results.result())
+        if chunk.step < end and (chunk.slots >= 0).any():
+            yield False
 
 
-def _wait(results) -> None:
-    """Until they are computed, looking now and then, so that Ctrl-C is heard; at most a hundredth too long."""
-    start = time.perf_counter()
-    while not all(result.is_ready() for result in results):
-        time.sleep(min(0.05, 0.01 * (time.perf_counter() - start)))
+def _block(program: Program, chunk: Chunk) -> Callable:
+    size = len(chunk.slots)
+    lanes = program.lanes({k: v[np.maximum(chunk.slots, 0)] for k, v in chunk.numbers.items()}, size)
+    state = jax.tree.unflatten(jax.tree.structure(program.begin.out), chunk.state)
+    block = program.main.compiled(size)
+    return lambda: jax.block_until_ready(block(state, lanes, program.shared))
 
 
-def _start(program: Program, chunk: Chunk) -> None:
+def _take_in(program: Program, chunk: Chunk, end: int, state, report, stop) -> None:
+    """After a block: as soon as three quarters of a chunk have stopped, the rest goes on in a smaller one.
+
+    That takes another program, so not sooner.
+    """
+    chunk.state = jax.tree.leaves(state)
+    chunk.step += program.train.every
+    stopped = np.asarray(stop[0]) if stop else np.zeros(len(chunk.slots), bool)
+    _record(chunk, program.outputs(report), chunk.step // program.train.every - 1, stopped | (chunk.step >= end))
+    if stopped.any():
+        chunk.slots = np.where(stopped, -1, chunk.slots)
+        _compact(program, chunk)
+
+
+def start(program: Program, chunk: Chunk) -> None:
+    """The states before the first step, where there are none."""
     if chunk.state is not None:
         return
     lanes = program.lanes(chunk.numbers, chunk.size)
@@ -180,7 +204,3 @@ def join(size: int, parts: list[tuple[list[np.ndarray], list[int]]], outputs: in
     if slots:
         states = [leaf[fill] for leaf in states]
     return [filled, *(np.concatenate(output) for output in zip(*kept, strict=True)), *states]
-
-
-def _take(numbers: dict, rows: np.ndarray) -> dict:
-    return {name: values[rows] for name, values in numbers.items()}

@@ -74,7 +74,7 @@ class Space:
         if not self.dims:
             raise ValueError("`Space` needs at least one dim, got none.")
         names, arguments = [dim.name for dim in self.dims], self.arguments
-        for kind, given in (("dims", names), ("arguments", arguments)):
+        for kind, given in (("arguments", arguments), ("dims", names)):
             twice = sorted({name for name in given if given.count(name) > 1})
             if twice:
                 hint = f"; rename one, `.rename({twice[0]}=...)`" if kind == "dims" else ""

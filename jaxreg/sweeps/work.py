@@ -1,16 +1,19 @@
 """The work of a sweep: chunk after chunk is computed, recorded and told of."""
 
+import concurrent.futures
 import contextlib
 import signal
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 
 from jaxreg.sweeps.outputs import nonfinite
 from jaxreg.sweeps.program import Program, ahead
-from jaxreg.sweeps.running import BY_STEP, Chunk, advance, join, launch, restore, save, specification
+from jaxreg.sweeps.running import BY_STEP, Chunk, flights, join, restore, run, save, specification
 
 SAVE_SECONDS = 30.0  # between two savings of the state of a chunk that goes on
 
@@ -45,6 +48,8 @@ class Work:
         self.unit, self._first = end - begin, begin == 0
         done = {task for task in tasks if self.records.finished(task)}
         for task in done:
+            if self.metric is not None:
+                self.bar.seen(self._best(task, self.records.read(task, [self.metric])[self.metric]))
             if not keep and self._program(task).begin is not None:  # killed after its last file, before this
                 self.records.drop_carry(task)
         left = [task for task in tasks if task not in done]
@@ -85,47 +90,51 @@ class Work:
         return Chunk({name: np.array(columns[name], dtype) for name, dtype in dtypes.items()}, len(cells), size)
 
     def _here(self, jobs: list[tuple[str, Chunk]], begin: int, end: int) -> Iterator:
-        """Compute chunks on the devices of this process."""
+        """Compute chunks on the devices of this process, several at a time, to be told of in the order of `jobs`."""
+        jobs, active = deque(jobs), deque()
+        pool = concurrent.futures.ThreadPoolExecutor(max(map(flights, self._programs(jobs)), default=1))
         with ahead([(self._program(task), chunk.size) for task, chunk in jobs]):
-            pending = None
-            for task, chunk in jobs:
-                program = self._program(task)
-                if self.interrupted:
-                    break
-                if program.begin is None:  # the next chunk runs while this one is written
-                    collect = launch(program, chunk)
-                    if pending:
-                        yield pending[0], pending[1](), None
-                    pending = task, collect
-                elif self._advance(program, task, chunk, begin, end):
-                    yield task, chunk.outputs, chunk
-            if pending:
-                yield pending[0], pending[1](), None
+            try:
+                while jobs or active:
+                    while jobs and not self.interrupted and len(active) < flights(self._program(jobs[0][0])):
+                        task, chunk = jobs.popleft()
+                        self._resume(task, chunk, begin)
+                        running = run(self._program(task), chunk, end, pool.submit)
+                        next(running, None)
+                        active.append((task, chunk, running, [time.perf_counter(), 0]))
+                    if not active:
+                        break
+                    task, chunk, running, told = active.popleft()
+                    if next(running, None) is None:
+                        self._told = told[1]
+                        yield task, chunk.outputs, chunk
+                    elif self._pause(task, chunk, told):
+                        next(running, None)
+                        active.append((task, chunk, running, told))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _advance(self, program: Program, task: str, chunk: Chunk, begin: int, end: int) -> bool:
-        """Run a chunk to step `end`; False if it was interrupted before."""
-        saved = self.records.read_carry(task)
+    def _programs(self, jobs) -> list[Program]:
+        return [*{id(program): program for program in (self._program(task) for task, _ in jobs)}.values()]
+
+    def _resume(self, task: str, chunk: Chunk, begin: int) -> None:
+        """Put a chunk where an earlier call or rung left it; else it starts from the start."""
+        program = self._program(task)
+        saved = None if program.begin is None else self.records.read_carry(task)
         if saved is None and begin:
             saved = self._of_previous_rung(program, task, chunk, begin)
-        if saved is not None:  # else from the start
+        if saved is not None:
             restore(program, chunk, *saved)
-        last = time.perf_counter()
 
-        def on_block(chunk):
-            nonlocal last
-            if chunk.step < end and (time.perf_counter() - last > SAVE_SECONDS or self.interrupted):
-                self.records.write_carry(task, chunk.step, save(chunk))
-                last = time.perf_counter()
-            return self.interrupted and chunk.step < end
-
-        self._told = 0
-        for _ in advance(program, chunk, end):
-            if chunk.step < end:
-                self.bar.update(chunk.count * program.train.every)
-                self._told += chunk.count * program.train.every
-            if on_block(chunk):
-                return False
-        return True
+    def _pause(self, task: str, chunk: Chunk, told: list) -> bool:
+        """Between two blocks: tell of the last, save the state now and then; False where the chunk ends here."""
+        steps = chunk.count * self._program(task).train.every
+        self.bar.update(steps)
+        told[1] += steps
+        if time.perf_counter() - told[0] > SAVE_SECONDS or self.interrupted:
+            self.records.write_carry(task, chunk.step, save(chunk))
+            told[0] = time.perf_counter()
+        return not self.interrupted
 
     def _of_previous_rung(self, program: Program, task: str, chunk: Chunk, begin: int) -> tuple[int, list] | None:
         place, parts = self.names.index("rung"), {}
@@ -137,6 +146,14 @@ class Work:
             return None
         return begin, join(chunk.size, [(carry[1], rows) for carry, rows in read], len(specification(program)))
 
+    def _best(self, task: str, values: np.ndarray) -> tuple | None:
+        """The least value of the metric in a chunk, and where."""
+        if not np.isfinite(values).any():
+            return None
+        i = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+        where = dict(zip(self.names, self.records.tasks[task][i], strict=True))
+        return values[i], {name: value for name, value in where.items() if value is not None}
+
     def _deliver(self, task: str, outputs: dict[str, np.ndarray]) -> None:
         """Record the outputs of a chunk, then tell of it."""
         count = len(self.records.tasks[task])
@@ -147,10 +164,7 @@ class Work:
         self.records.write(task, outputs)
         self.done += count * self._first  # once, not at every rung
         columns = dict(zip(self.names, zip(*self.records.tasks[task], strict=True), strict=True))
-        best = None
-        if self.metric is not None and np.isfinite(values := outputs[self.metric]).any():
-            i = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
-            best = values[i], {name: column[i] for name, column in columns.items() if column[i] is not None}
+        best = None if self.metric is None else self._best(task, outputs[self.metric])
         self.bar.update(count * self.unit - self._told, best)
         self._told = 0
         for callback in self.callbacks:
@@ -168,6 +182,7 @@ def _interruptible(work: Work):
         if work.interrupted:
             raise KeyboardInterrupt
         work.interrupted = True
+        sys.stderr.write("\nsweep: stops after what is running now, and keeps it; Ctrl-C again stops at once\n")
 
     before = signal.signal(signal.SIGINT, stop)
     try:

@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import uuid
+from collections import deque
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreg.sweeps.fixed import Fixed
 from jaxreg.sweeps.program import Program, mesh_of
-from jaxreg.sweeps.running import Chunk, advance, launch
+from jaxreg.sweeps.running import Chunk, run
 
 _programs: dict[tuple[str, str], Program] = {}  # of the sweep that this worker is in
 _building = threading.Lock()
@@ -92,10 +93,7 @@ def compute(parcel: Parcel, group: str, chunk: Chunk) -> dict[str, np.ndarray]:
             program = _program(job, group)
             size = -(-chunk.size // program.mesh.size) * program.mesh.size
             chunk = dataclasses.replace(chunk, size=size)
-            if program.begin is None:
-                return launch(program, chunk)()
-            for _ in advance(program, chunk, program.train.steps):
-                pass
+            deque(run(program, chunk, 1 if program.begin is None else program.train.steps), maxlen=0)
             return chunk.outputs
     except Exception as error:
         raise _portable(error) from error.__cause__
