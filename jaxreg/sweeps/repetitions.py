@@ -3,13 +3,29 @@
 import numpy as np
 
 
-def check_over(api: str, values, over: str | None) -> None:
-    """Refuse a name that is nothing of `values`; "seed", the default, may be absent."""
-    if over not in (None, "seed", *values.dims, *values.coords):
-        coords = [str(name) for name in values.coords if name not in values.dims]
-        raise ValueError(
-            f"`{api}` needs `over` to be a dim, of {list(values.dims)}, or a coordinate, of {coords}; got {over!r}."
-        )
+def numbers_of(api, runs, metric, over):
+    """One number per configuration, NaN where it diverged or is missing."""
+    if metric not in runs.data_vars:
+        raise KeyError(f"`{api}` needs `metric` to be one of {[str(name) for name in runs]}, got {metric!r}.")
+    values = runs[metric]
+    extra = [dim for dim in values.dims if dim not in space_dims(runs)]
+    if extra or values.dtype.kind not in "biuf":
+        kind = f"the further dims {extra}" if extra else f"dtype {values.dtype}"
+        raise ValueError(f"`{api}` needs one number per configuration, got {metric!r} with {kind}.")
+    _check_over(api, values, over)
+    values = values.astype(float)
+    good = np.isfinite(values)
+    if "diverged" in runs:
+        good &= ~(runs["diverged"] > 0)
+    return values.where(good)
+
+
+def space_dims(runs) -> tuple:
+    """The dims of the space; of a Dataset that no sweep made, those which all variables share."""
+    if "diverged" in runs:
+        return runs["diverged"].dims
+    shared = [dim for dim in runs.dims if all(dim in variable.dims for variable in runs.data_vars.values())]
+    return tuple(sorted(shared, key=[dim for v in runs.data_vars.values() for dim in v.dims].index))
 
 
 def unstacked(runs):
@@ -41,3 +57,12 @@ def mean_over(values, over: str | None):
     sums = np.zeros(mean.shape)
     np.add.at(np.moveaxis(sums, axis, -1), (..., numbers), np.moveaxis(values.values, axis, -1))
     return mean.copy(data=np.moveaxis(np.moveaxis(sums, axis, -1) / np.bincount(numbers), -1, axis))
+
+
+def _check_over(api: str, values, over: str | None) -> None:
+    """Refuse a name that is nothing of `values`; "seed", the default, may be absent."""
+    if over not in (None, "seed", *values.dims, *values.coords):
+        coords = [str(name) for name in values.coords if name not in values.dims]
+        raise ValueError(
+            f"`{api}` needs `over` to be a dim, of {list(values.dims)}, or a coordinate, of {coords}; got {over!r}."
+        )
