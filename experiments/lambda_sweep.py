@@ -10,7 +10,6 @@ Writes <out>/<name>.nc (every number, an xarray Dataset) and <out>/<name>.png, a
 import argparse
 import contextlib
 import dataclasses
-import os
 import time
 from pathlib import Path
 
@@ -255,7 +254,7 @@ def main(argv=None) -> None:
         )
     parser.add_argument("--chunk", type=_at_least(1), help="models at once; default: chosen by memory and speed")
     parser.add_argument("--halving", action="store_true", help="train on with the better third alone, again and again")
-    parser.add_argument("--devices", type=_at_least(1), help="how many to use; of a CPU, one a core; default: all")
+    parser.add_argument("--devices", type=_at_least(1), help="how many to use; of a CPU, make as many; default: all")
     parser.add_argument("--store", type=Path, help="a folder that keeps finished chunks: killed, the run goes on there")
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
     args = vars(parser.parse_args(argv))
@@ -272,9 +271,9 @@ def main(argv=None) -> None:
         arrays = data.load(config.dataset)
     except data.DataError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    with contextlib.suppress(RuntimeError):  # where JAX runs already, in a notebook, it has the devices that it has
-        # A CPU is one device unless told otherwise, and small models keep but one of its cores busy.
-        jax.config.update("jax_num_cpu_devices", devices or os.cpu_count())
+    if devices is not None:
+        with contextlib.suppress(RuntimeError):  # where JAX runs already, in a notebook, it has the devices that it has
+            jax.config.update("jax_num_cpu_devices", devices)
     if devices is not None and len(jax.local_devices()) < devices:
         parser.exit(1, f"{parser.prog}: --devices {devices}, but there are {len(jax.local_devices())}\n")
     runs = jr.sweep(
