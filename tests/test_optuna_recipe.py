@@ -1,5 +1,8 @@
 """The recipe of the README: Optuna proposes a list of configurations, one sweep trains them all."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import optuna
@@ -57,3 +60,16 @@ def test_optuna_drives_sweeps(problem):
     for trial in study.trials[-8:]:  # each loss was told to the trial that asked for it
         assert trial.value == pytest.approx(float(train(**trial.params, **problem)["loss"]), rel=1e-6)
     assert len(calls) <= 6  # at most two sets of static values in each of three batches
+
+
+def test_the_lines_of_the_readme(problem):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (block,) = re.findall(r"^```py\n(.*?)^```", readme, re.M | re.S)
+
+    def noisy(lr, lam, seed, data):
+        return {"loss": train(lr, lam, **data)["loss"] + 1e-9 * seed}
+
+    names = {"optuna": optuna, "jr": jr, "train": noisy, "data": problem}
+    exec(block.replace("range(20)", "range(3)"), names)
+    assert len(names["study"].trials) == 24
+    assert names["study"].best_value < 0.1
