@@ -27,7 +27,7 @@ ALLOWED = {  # room -> rooms it may import
     "activity": {"pytree", "requirements"},
     "transforms": {"arrays", "pytree", "penalties", "constraints", "requirements", "objective"},
     "sweeps": set(),
-    "plotting": set(),
+    "plotting": {"sweeps"},
 }
 CORE = {"jax", "optax", "numpy"} | set(sys.stdlib_module_names)
 LAZY = {"xarray", "tqdm", "h5py", "scipy", "cloudpickle"}

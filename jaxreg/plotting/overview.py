@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from jaxreg.plotting.axes import new_axes
 from jaxreg.plotting.parallel import parallel_coordinates, varied
-from jaxreg.plotting.repetitions import check_scalar, counts, mean_and_error, unstacked
+from jaxreg.plotting.repetitions import check_scalar, counts, mean_and_error
 from jaxreg.plotting.results import heatmap, validation_curve
+from jaxreg.sweeps.repetitions import unstacked
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxreg.plotting.axes import COLOURS, is_logarithmic, is_numeric, label, new_axes, unique
-from jaxreg.plotting.repetitions import check_scalar, mean_and_error, mean_over, unstacked
+from jaxreg.plotting.repetitions import check_scalar, mean_and_error
 from jaxreg.plotting.results import cmap, columns
+from jaxreg.sweeps.repetitions import mean_over, unstacked
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from jaxreg.sweeps.repetitions import mean_over, repetitions, unstacked
+
 
 def mean_and_error(api: str, runs, metric: str, over: str | None):
     """Mean and standard error over the repetitions, NaN where one of them diverged or is missing."""
@@ -41,30 +43,3 @@ def counts(values, over: str | None) -> np.ndarray:
     """How many repetitions each configuration has; along a list, a number for each."""
     found = repetitions(values, over)
     return np.array(values.sizes.get(over, 1)) if found is None else np.bincount(found[1])
-
-
-def mean_over(values, over: str | None):
-    """The mean over the repetitions, NaN if one of them is; of those along a list, at the place of the first."""
-    found = repetitions(values, over)
-    if found is None:
-        return values.mean(over, skipna=False) if over in values.dims else values
-    dim, numbers = found
-    mean, axis = values.isel({dim: np.unique(numbers, return_index=True)[1]}).drop_vars(over), values.get_axis_num(dim)
-    sums = np.zeros(mean.shape)
-    np.add.at(np.moveaxis(sums, axis, -1), (..., numbers), np.moveaxis(values.values, axis, -1))
-    return mean.copy(data=np.moveaxis(np.moveaxis(sums, axis, -1) / np.bincount(numbers), -1, axis))
-
-
-def repetitions(values, over: str | None) -> tuple[str, np.ndarray] | None:
-    """The list's dim along which `over` is a coordinate, and numbers, equal where all other coordinates are."""
-    if over is None or over in values.dims or over not in values.coords or values[over].ndim != 1:
-        return None
-    (dim,), numbers = values[over].dims, {}
-    others = [c.values.tolist() for name, c in values.coords.items() if c.dims == (dim,) and name != over]
-    rows = zip(*others, strict=True) if others else [()] * values.sizes[dim]
-    return dim, np.array([numbers.setdefault(tuple(None if v != v else v for v in row), len(numbers)) for row in rows])
-
-
-def unstacked(values):
-    """Without the joint index that `stack` makes: its levels are coordinates like those of a list."""
-    return values.reset_index([dim for dim in values.dims if getattr(values.indexes.get(dim), "nlevels", 1) > 1])
