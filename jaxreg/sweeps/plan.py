@@ -26,7 +26,9 @@ class Plan:
         self.space, self.records, self.programs = space, records, programs
         self.cells = space.cells()
         self.groups = {group.name: group for group in groups}
-        self.group_of = {self.cells[row]: group.name for group in groups for row in group.rows.tolist()}
+        self._only = groups[0].name if len(groups) == 1 else None  # no need to look it up
+        others = groups if len(groups) > 1 else []
+        self._group_of = {self.cells[row]: group.name for group in others for row in group.rows.tolist()}
         self._chunk, self._memory, self._agree = chunk, memory, agree
         self.chunks: dict[str, int] = {}
 
@@ -41,7 +43,8 @@ class Plan:
         new: dict[str, list[tuple]] = {}
         for cell in dict.fromkeys(cells):
             if mark(cell) not in self.records.cells:
-                new.setdefault(self.group_of[cell], []).append(mark(cell))
+                name = self._only if self._only is not None else self._group_of[cell]
+                new.setdefault(name, []).append(mark(cell))
         tasks = []
         order = sorted(new, key=lambda name: -self.programs[name].cost)
         undecided = [

@@ -9,6 +9,8 @@ from jaxreg.sweeps.processes import gather_rows
 def latest(records, names: list[str]) -> dict[tuple, tuple[str, int]]:
     """{cell: (task, row)} of what is finished; of a cell that ran on from rung to rung, its last."""
     done = {task for task in records.tasks if records.finished(task)}
+    if len(done) == len(records.tasks) and "rung" not in names:
+        return records.cells
     places = {cell: place for cell, place in records.cells.items() if place[0] in done}
     if "rung" not in names:
         return places
@@ -26,17 +28,20 @@ def collect(records, cells: list[tuple], names: list[str], outputs: dict):
         outputs: group -> {output: its description}.
     """
     places = latest(records, names)
-    by_task: dict[str, list[tuple[int, int]]] = {}
-    for i, cell in enumerate(cells):
-        if cell in places:
-            task, row = places[cell]
-            by_task.setdefault(task, []).append((i, row))
+    number = {task: i for i, task in enumerate(records.tasks)}
+    found_at = (places.get(cell) for cell in cells)
+    pairs = np.fromiter(((-1, 0) if at is None else (number[at[0]], at[1]) for at in found_at), "i4,i4", len(cells))
+    tasks, rows_at = pairs["f0"], pairs["f1"]
+    order = np.argsort(tasks, kind="stable")
     found = {name: blank(len(cells), spec) for name, spec in merged(outputs).items()}
     found["diverged"] = np.zeros(len(cells), bool)
     finished = np.zeros(len(cells), bool)
-    for task, pairs in by_task.items():
-        to, rows = np.array(pairs).T
-        for name, values in records.read(task).items():
-            fill(found[name], to, values[rows])
+    names_of = list(records.tasks)
+    for to in np.split(order, np.flatnonzero(np.diff(tasks[order])) + 1) if len(order) else ():
+        if tasks[to[0]] < 0:
+            continue
+        task = names_of[tasks[to[0]]]
+        for name, values in records.read(task, [*outputs[records.group[task]], "diverged"]).items():
+            fill(found[name], to, values[rows_at[to]])
         finished[to] = True
     return gather_rows(found, finished)
