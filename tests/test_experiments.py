@@ -15,10 +15,10 @@ from experiments.benchmarks import rounds, transformations
     "arguments",
     [
         ["--penalty", "l1", "--enforce", "proximal"],
-        ["--penalty", "l1", "--enforce", "penalized"],
+        pytest.param(["--penalty", "l1", "--enforce", "penalized"], marks=pytest.mark.slow),
         pytest.param(["--penalty", "group_l2", "--enforce", "gradient"], marks=pytest.mark.slow),
         pytest.param(["--penalty", "elastic_net", "--enforce", "decay"], marks=pytest.mark.slow),
-        ["--constraint", "max_norm"],
+        pytest.param(["--constraint", "max_norm"], marks=pytest.mark.slow),
         ["--constraint", "max_norm", "--enforce", "multipliers"],
         ["--halving"],
     ],

@@ -440,7 +440,7 @@ BOTH = grid(a=[1]) | grid(b=[1])
             ValueError,
             r"`Space` needs arguments with distinct names, got \['a'\] twice",
         ),
-        (lambda: BOTH * BOTH, ValueError, r"got \['config'\] twice; rename one, `.rename\(config=...\)`"),
+        (lambda: BOTH * zipped(z=[1]), ValueError, r"got \['config'\] twice; rename one, `.rename\(config=...\)`"),
         (
             lambda: BOTH * BOTH.rename(config="x"),
             ValueError,

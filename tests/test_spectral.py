@@ -150,6 +150,7 @@ def test_closed_forms(shape):
     np.testing.assert_allclose(x - soft, clipped, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_stack_is_a_loop():
     x = jnp.asarray(RNG.normal(size=(2, 3, 4, 5)))
     numbers = np.linspace(0.5, 2, 6).reshape(2, 3)

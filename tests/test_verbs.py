@@ -413,6 +413,7 @@ def test_hypergradients_through_multipliers(what, at):
     np.testing.assert_allclose(jax.grad(fit)(at), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_hypergradients_through_penalties():
     target = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
     for verb in ("add_penalty_gradient", "decay", "proximal"):
