@@ -469,3 +469,63 @@ def test_a_store_is_larger_than_memory(tmp_path):
     assert found["curve"].nbytes == 160_000_000
     assert after - before < 40_000_000  # less than a kilobyte for each configuration, and a few chunks
     np.testing.assert_allclose(found["curve"][9_999], np.arange(2000.0))
+
+
+# What the text of a program does not show by itself
+
+
+def test_configurations_of_jax_that_change_results():
+    draw = lambda x: x * jax.random.uniform(jax.random.key(3), (3,)).sum()
+    for partitionable in (True, False):
+        with jax.threefry_partitionable(partitionable):
+            np.testing.assert_array_equal(jr.sweep(draw, jr.grid(x=[1.0]))["value"], draw(jnp.ones(1)))
+
+
+def test_exported_functions_of_one_name():
+    for factor in (2.0, 3.0):
+        exported = jax.export.export(jax.jit(lambda x, factor=factor: jnp.sin(x * factor)))(
+            jax.ShapeDtypeStruct((3,), jnp.float64)
+        )
+        found = jr.sweep(lambda x, call=exported.call: call(jnp.ones(3)).sum() * x, jr.grid(x=[1.0]))
+        np.testing.assert_allclose(found["value"], 3 * np.sin(factor))
+
+
+def test_threads_have_the_configuration_of_the_caller():
+    def seen(x):
+        kind = jax.ShapeDtypeStruct((), jnp.float32)
+        return jax.pure_callback(lambda a: np.float32(np.asarray(a) - 1.0), kind, x, vmap_method="sequential")
+
+    with jax.enable_x64(False):
+        jr.sweep(seen, jr.grid(x=[1.0]))
+    with jax.enable_x64(True):
+        found = jr.sweep(seen, jr.grid(x=[1 + 1e-12, 1 + 2e-12]), chunk=1)
+    np.testing.assert_allclose(found["value"], [1e-12, 2e-12], rtol=1e-3)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        jr.sweep(lambda x: jnp.log(x - 2), jr.grid(x=[1.0, 1.5]))
+
+
+def test_minus_zero_is_zero():
+    assert (1 / jr.sweep(lambda x: x, jr.grid(x=[-0.0, 1.0]))["value"]).values.tolist() == [np.inf, 1.0]
+
+
+def test_a_slow_chunk_does_not_hold_up_the_others(tmp_path):
+    order = []
+    loop = lambda n: jax.lax.fori_loop(0, n, lambda i, x: jnp.cos(x) + i, 1.0)
+    runs = jr.sweep(
+        loop, jr.grid(n=[3_000_000, 1, 2, 3, 4, 5]), chunk=1, store=tmp_path / "store",
+        callbacks=[lambda done, total, chunk: order.append(int(chunk["n"][0]))],
+    )  # fmt: skip
+    assert order == runs["n"].values.tolist()  # told of in their order
+    written = sorted((tmp_path / "store" / "chunks").glob("*.nc"), key=lambda path: path.stat().st_mtime_ns)
+    if len(os.sched_getaffinity(0)) > 1:
+        assert written[0].name != "0000-000000.nc"  # but safe as soon as they are done
+
+
+def test_errors_while_running_name_their_chunk():
+    def fail(a):
+        raise RuntimeError("broken")
+
+    call = lambda x: jax.pure_callback(fail, jax.ShapeDtypeStruct((), jnp.float64), x, vmap_method="sequential")
+    with pytest.raises(Exception, match="broken") as raised:
+        jr.sweep(call, jr.grid(x=[1.0, 2.0]), chunk=2)
+    assert "a chunk of 2 configurations, {'x': 1.0} to {'x': 2.0}" in "".join(raised.value.__notes__)

@@ -172,6 +172,8 @@ def number_column(api: str, name: str, values) -> Column:
         raise TypeError(f"`{api}` needs numbers that fit a dtype, got {values!r} for {name!r}.")
     if np.isnan(array).any():
         raise ValueError(f"`{api}` needs numbers, got NaN for {name!r}.")
+    if (array == 0).any():
+        array = np.where(array == 0, np.zeros((), array.dtype), array)  # −0 equals 0: it is the same configuration
     return Column(array)
 
 

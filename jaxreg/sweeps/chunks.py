@@ -43,7 +43,8 @@ def choose(program: Program, numbers: dict[str, np.ndarray], count: int, budget:
             """Whether chunks of this size are faster than the best so far; False also where trying costs too much."""
             if not devices <= size <= count // 8 or size in seconds:
                 return False
-            if 2 * compiling + 3 * seconds[first] * size / first > 0.1 * whole:
+            share = 0.1 if seconds[first] > 0.005 else 0.5  # less: the host is what takes time
+            if 2 * compiling + 3 * seconds[first] * size / first > share * whole:
                 return False
             size, _ = _fit(program, size, limit)
             best = _fastest(seconds)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import hashlib
+import logging
 import os
 import threading
 import time
@@ -13,12 +14,17 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxreg.sweeps.configuration import configuration, in_configuration, told
 from jaxreg.sweeps.fixed import Fixed, digest, without_addresses
 from jaxreg.sweeps.trainable import Named, Trainable, strong
 
 AXIS = "configurations"
 _EXECUTABLES: dict = {}  # of the last programs, so that the batches of a search compile once
 _KEPT = 32
+# Programs with these are not kept: their text does not show all of them.
+_HIDING = "callback", "pallas", "custom_vmap", "ffi_call", "custom_partitioning", "compute_on"
+_sharing = threading.Lock()
+log = logging.getLogger("jaxreg.sweeps")
 
 
 def mesh_of(devices) -> jax.sharding.Mesh:
@@ -47,7 +53,9 @@ class Part:
         self._lowered, self._executables, self._compiling = {}, {}, threading.Lock()
         self.waited = 0.0
         constants = "".join(f"\n{digest(constant)}" for constant in _constants(self.jaxpr))
-        self.text = without_addresses(self.jaxpr.pretty_print(use_color=False)) + constants
+        self.text = f"{told()}\n{without_addresses(self.jaxpr.pretty_print(use_color=False))}{constants}"
+        if "impl=rbg" in self.text or "impl=unsafe_rbg" in self.text:
+            log.warning("rbg keys draw by chunk, not by configuration: results depend on the chunk. threefry's do not.")
         self.fingerprint = hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property
@@ -59,7 +67,7 @@ class Part:
 
     def lower(self, size: int) -> None:
         """Prepare the program for `size` configurations, so that another thread can compile it."""
-        if size not in self._executables and self._key(size) not in _EXECUTABLES and size not in self._lowered:
+        if size not in self._executables and self._known(size) is None and size not in self._lowered:
             one, structure = jaxpr_as_fun(self.jaxpr), jax.tree.structure(self.out)
 
             def chunk(first, rest, shared):
@@ -90,15 +98,20 @@ class Part:
         """Compile for `size` configurations, where it is not done; other threads may, ahead of time."""
         with self._compiling:
             if size not in self._executables:
-                key = self._key(size)
-                if key not in _EXECUTABLES:
+                executable = self._known(size)
+                if executable is None:
                     self.lower(size)
-                    _EXECUTABLES[key] = self._lowered.pop(size).compile()
-                self._executables[size] = _EXECUTABLES[key]
-                if any(word in self.text for word in ("callback", "pallas", "custom_vmap")):  # it does not show all
-                    del _EXECUTABLES[key]
-                while len(_EXECUTABLES) > _KEPT:
-                    _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
+                    executable = self._lowered.pop(size).compile()
+                self._executables[size] = executable
+                if not any(word in self.text for word in _HIDING):
+                    with _sharing:
+                        _EXECUTABLES[self._key(size)] = executable
+                        while len(_EXECUTABLES) > _KEPT:
+                            del _EXECUTABLES[next(iter(_EXECUTABLES))]
+
+    def _known(self, size: int):
+        with _sharing:
+            return _EXECUTABLES.get(self._key(size))
 
     def _key(self, size: int) -> tuple:
         structures = jax.tree.structure(self._lane), jax.tree.structure(self.out)  # the names, which the text lacks
@@ -230,11 +243,11 @@ def ahead(programs: list[tuple[Program, int]]):
     They are lowered here, where the configuration of JAX is that of the caller. What has not begun at the end is left.
     """
     parts = [(part, size) for program, size in dict.fromkeys(programs) for part in program.parts]
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    pool, here = concurrent.futures.ThreadPoolExecutor(os.cpu_count()), configuration()
     try:
         for part, size in parts if len(parts) > 1 else ():
             part.lower(size)
-            pool.submit(part.compile, size)
+            pool.submit(in_configuration, here, part.compile, size)
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -261,8 +274,8 @@ def arrays(outputs):
 def _explain(error: Exception, name: str, numbers: dict) -> None:
     """Say which configurations an error is about, and why a shape cannot depend on a number."""
     where = f" with {name}" if name else ""
-    told = ", ".join(f"{key}: {aval.dtype}" for key, aval in sorted(numbers.items()))
-    error.add_note(f"`sweep` was tracing `train`{where}; batched there: {told or 'nothing'}.")
+    batched = ", ".join(f"{key}: {aval.dtype}" for key, aval in sorted(numbers.items()))
+    error.add_note(f"`sweep` was tracing `train`{where}; batched there: {batched or 'nothing'}.")
     concrete = (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError)
     text = str(error)
     if "scan body function carry" in text:
@@ -285,6 +298,8 @@ def _constants(jaxpr: ClosedJaxpr | Jaxpr):
         if isinstance(atom, Literal) and np.ndim(atom.val) > 0:
             yield atom.val
     for equation in jaxpr.eqns:
+        if hasattr(equation.params.get("exported"), "mlir_module_serialized"):
+            yield np.frombuffer(equation.params["exported"].mlir_module_serialized, np.uint8)
         for inner in _inner(equation):
             yield from _constants(inner)
 

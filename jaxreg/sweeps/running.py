@@ -27,6 +27,7 @@ class Chunk:
     outputs: dict[str, np.ndarray] | None = None
     slots: np.ndarray | None = None
     state: list | None = None
+    lanes: dict | None = None  # the numbers of the slots, on the devices
 
 
 def flights(program: Program) -> int:
@@ -75,23 +76,23 @@ class Now:
         return self._result
 
 
-def run(program: Program, chunk: Chunk, end: int = 1, submit: Callable = Now) -> Iterator[bool]:
+def run(program: Program, chunk: Chunk, end: int = 1, submit: Callable = Now) -> Iterator:
     """Run a chunk; of a `Trainable` from where it is to step `end`, or until all of its configurations have stopped.
 
-    Yields True when something runs, and False between two blocks of a `Trainable`, when nothing does and the chunk can
-    be saved. What runs is submitted to `submit`, which returns a future, so that one thread can see to several chunks.
+    Yields the future of what runs, as `submit` returned it, so that one thread can see to several chunks; and False
+    between two blocks of a `Trainable`, when nothing runs and the chunk can be saved.
     """
     if program.begin is None:
         lanes, whole = program.lanes(chunk.numbers, chunk.size), program.main.compiled(chunk.size)
         results = submit(lambda: jax.block_until_ready(whole((), lanes, program.shared)))
-        yield True
+        yield results
         named = program.outputs(results.result()).items()
         chunk.outputs = {k: np.asarray(v).astype(stored(v.dtype), copy=False)[: chunk.count] for k, v in named}
         return
     start(program, chunk)
     while chunk.step < end and (chunk.slots >= 0).any():
         results = submit(_block(program, chunk))
-        yield True
+        yield results
         _take_in(program, chunk, end, *results.result())
         if chunk.step < end and (chunk.slots >= 0).any():
             yield False
@@ -99,7 +100,9 @@ def run(program: Program, chunk: Chunk, end: int = 1, submit: Callable = Now) ->
 
 def _block(program: Program, chunk: Chunk) -> Callable:
     size = len(chunk.slots)
-    lanes = program.lanes({k: v[np.maximum(chunk.slots, 0)] for k, v in chunk.numbers.items()}, size)
+    if chunk.lanes is None:
+        chunk.lanes = program.lanes({k: v[np.maximum(chunk.slots, 0)] for k, v in chunk.numbers.items()}, size)
+    lanes = chunk.lanes
     state = jax.tree.unflatten(jax.tree.structure(program.begin.out), chunk.state)
     block = program.main.compiled(size)
     return lambda: jax.block_until_ready(block(state, lanes, program.shared))
@@ -152,6 +155,7 @@ def _compact(program: Program, chunk: Chunk) -> None:
         rows = running[np.minimum(np.arange(size), len(running) - 1)]
         chunk.state = [device(program, host(leaf)[rows], leaf.dtype) for leaf in chunk.state]
         chunk.slots = np.where(np.arange(size) < len(running), chunk.slots[rows], -1)
+        chunk.lanes = None
 
 
 def bucket(count: int, devices: int) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxreg.sweeps.configuration import configuration, in_configuration
 from jaxreg.sweeps.outputs import nonfinite
 from jaxreg.sweeps.program import Program, ahead
 from jaxreg.sweeps.running import BY_STEP, Chunk, flights, join, restore, run, save, specification
@@ -34,7 +35,7 @@ class Work:
         self.farm = farm
         self.bar, self.metric, self.callbacks = None, None, ()
         self.interrupted = False
-        self.done = self.total = self._told = 0
+        self.done = self.total = 0
 
     def run(self, tasks: list[str], begin: int = 0, end: int = 1, keep: bool = False) -> None:
         """Compute those of the tasks that are not finished, the largest program first.
@@ -60,13 +61,21 @@ class Work:
                 computed = self._here(jobs, begin, end)
             else:
                 sent = [(task, self.records.group[task], chunk) for task, chunk in jobs]
-                computed = ((*done, None) for done in self.farm.compute(sent, lambda: self.interrupted))
-            for task, outputs, chunk in computed:
+                computed = ((*done, None, 0) for done in self.farm.compute(sent, lambda: self.interrupted))
+            order = deque(task for task, _ in jobs) if self.farm is None else deque()
+            ready: dict[str, tuple] = {}
+            for task, outputs, chunk, told in computed:
                 if keep:
                     self.records.write_carry(task, end, save(chunk))
-                self._deliver(task, outputs)
+                ready[task] = self._record(task, outputs), told  # safe as soon as it is done,
                 if not keep:
                     self.records.drop_carry(task)
+                while order and order[0] in ready:  # told of in one order, whichever is done first
+                    self._tell(order[0], *ready.pop(order.popleft()))
+                if self.farm is not None:
+                    self._tell(task, *ready.pop(task))
+            for task, done in ready.items():  # after Ctrl-C: later ones than those that were given up
+                self._tell(task, *done)
 
     def _program(self, task: str) -> Program:
         return self.programs[self.records.group[task]]
@@ -90,29 +99,47 @@ class Work:
         return Chunk({name: np.array(columns[name], dtype) for name, dtype in dtypes.items()}, len(cells), size)
 
     def _here(self, jobs: list[tuple[str, Chunk]], begin: int, end: int) -> Iterator:
-        """Compute chunks on the devices of this process, several at a time, to be told of in the order of `jobs`."""
-        jobs, active = deque(jobs), deque()
+        """Compute chunks on the devices of this process, several at a time: (task, outputs, chunk, steps told of)."""
+        waiting, active, here = deque(jobs), {}, configuration()
         pool = concurrent.futures.ThreadPoolExecutor(max(map(flights, self._programs(jobs)), default=1))
+
+        def submit(function):
+            return pool.submit(in_configuration, here, function)
+
         with ahead([(self._program(task), chunk.size) for task, chunk in jobs]):
             try:
-                while jobs or active:
-                    while jobs and not self.interrupted and len(active) < flights(self._program(jobs[0][0])):
-                        task, chunk = jobs.popleft()
+                while waiting or active:
+                    while waiting and not self.interrupted and len(active) < flights(self._program(waiting[0][0])):
+                        task, chunk = waiting.popleft()
                         self._resume(task, chunk, begin)
-                        running = run(self._program(task), chunk, end, pool.submit)
-                        next(running, None)
-                        active.append((task, chunk, running, [time.perf_counter(), 0]))
+                        running, told = run(self._program(task), chunk, end, submit), [time.perf_counter(), 0]
+                        future = self._next(running, task)
+                        if future is None:
+                            yield task, chunk.outputs, chunk, told[1]
+                        else:
+                            active[future] = task, chunk, running, told
                     if not active:
                         break
-                    task, chunk, running, told = active.popleft()
-                    if next(running, None) is None:
-                        self._told = told[1]
-                        yield task, chunk.outputs, chunk
-                    elif self._pause(task, chunk, told):
-                        next(running, None)
-                        active.append((task, chunk, running, told))
+                    for future in concurrent.futures.wait(active, return_when="FIRST_COMPLETED").done:
+                        task, chunk, running, told = active.pop(future)
+                        if self._next(running, task) is None:
+                            yield task, chunk.outputs, chunk, told[1]
+                        elif self._pause(task, chunk, told):
+                            active[self._next(running, task)] = task, chunk, running, told
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next(self, running: Iterator, task: str):
+        try:
+            return next(running, None)
+        except Exception as error:
+            cells, group = self.records.tasks[task], self.records.group[task]
+            first, last = (dict(zip(self.names, cell, strict=True)) for cell in (cells[0], cells[-1]))
+            where = f" with {group}" if group else ""
+            if type(error).__name__ == "InternalFloatingPointError":  # what JAX's own calls make of it
+                error = FloatingPointError(f"`train` computed {error.args[-1]}, where JAX is set to refuse it.")
+            error.add_note(f"`sweep` was at a chunk of {len(cells)} configurations{where}, {first} to {last}.")
+            raise error from None
 
     def _programs(self, jobs) -> list[Program]:
         return [*{id(program): program for program in (self._program(task) for task, _ in jobs)}.values()]
@@ -154,19 +181,22 @@ class Work:
         where = dict(zip(self.names, self.records.tasks[task][i], strict=True))
         return values[i], {name: value for name, value in where.items() if value is not None}
 
-    def _deliver(self, task: str, outputs: dict[str, np.ndarray]) -> None:
-        """Record the outputs of a chunk, then tell of it."""
-        count = len(self.records.tasks[task])
+    def _record(self, task: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Record the outputs of a chunk, and which of its configurations diverged."""
         by_step = self._program(task).begin is not None  # with NaN where a run was stopped
         curves = {name + BY_STEP for name in outputs} if by_step else ()
         numbers = {name: values for name, values in outputs.items() if name not in curves}
-        outputs = {**outputs, "diverged": nonfinite(numbers, count)}
+        outputs = {**outputs, "diverged": nonfinite(numbers, len(self.records.tasks[task]))}
         self.records.write(task, outputs)
+        return outputs
+
+    def _tell(self, task: str, outputs: dict[str, np.ndarray], told: int) -> None:
+        """Tell the bar and the callbacks of a chunk."""
+        count = len(self.records.tasks[task])
         self.done += count * self._first  # once, not at every rung
         columns = dict(zip(self.names, zip(*self.records.tasks[task], strict=True), strict=True))
         best = None if self.metric is None else self._best(task, outputs[self.metric])
-        self.bar.update(count * self.unit - self._told, best)
-        self._told = 0
+        self.bar.update(count * self.unit - told, best)
         for callback in self.callbacks:
             callback(self.done, self.total, {**{k: np.array(v) for k, v in columns.items()}, **outputs})
 

@@ -1,6 +1,5 @@
 """What happens in a worker of an executor: programs of its own, one chunk after the other."""
 
-import contextlib
 import dataclasses
 import multiprocessing
 import pickle
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxreg.sweeps.configuration import configuration, configured
 from jaxreg.sweeps.fixed import Fixed
 from jaxreg.sweeps.program import Program, mesh_of
 from jaxreg.sweeps.running import Chunk, run
@@ -36,20 +36,7 @@ class Job:
     @classmethod
     def here(cls, train, fingerprints, static, dtypes, fixed) -> "Job":
         """A job that runs as it would here."""
-        config = {
-            "enable_x64": bool(jax.config.jax_enable_x64),
-            "default_matmul_precision": jax.config.jax_default_matmul_precision,
-            "default_prng_impl": jax.config.jax_default_prng_impl,
-        }
-        return cls(uuid.uuid4().hex, train, fingerprints, static, dtypes, fixed, config)
-
-    @contextlib.contextmanager
-    def configured(self):
-        """JAX as it is configured where the job comes from."""
-        with contextlib.ExitStack() as stack:
-            for name, value in self.config.items():
-                stack.enter_context(getattr(jax, name)(value))
-            yield
+        return cls(uuid.uuid4().hex, train, fingerprints, static, dtypes, fixed, configuration())
 
 
 class Parcel:
@@ -89,7 +76,7 @@ def compute(parcel: Parcel, group: str, chunk: Chunk) -> dict[str, np.ndarray]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; what to do is for the first to say
     try:
         job = parcel.open()
-        with job.configured():
+        with configured(job.config):
             program = _program(job, group)
             size = -(-chunk.size // program.mesh.size) * program.mesh.size
             chunk = dataclasses.replace(chunk, size=size)
