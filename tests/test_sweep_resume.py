@@ -82,13 +82,13 @@ def test_more_values_cost_what_is_new(tmp_path, more, new):
 
 
 def test_a_killed_sweep_is_extended(tmp_path, monkeypatch):
-    def die(self, task, outputs, real=work.Work._deliver):
+    def die(self, task, outputs, real=work.Work._record):
         if self.done >= 8:
             raise KeyboardInterrupt
-        real(self, task, outputs)
+        return real(self, task, outputs)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(work.Work, "_deliver", die)
+        patch.setattr(work.Work, "_record", die)
         run(tmp_path / "store")
     found, computed = run(tmp_path / "store", seed=range(4))
     assert len(computed) == 24 - 8
