@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxreg.sweeps.program import Program
-from jaxreg.sweeps.running import Chunk, flights, run, start
+from jaxreg.sweeps.running import Chunk, flights, rounded, run, start
 
 log = logging.getLogger("jaxreg.sweeps")
 FRACTION = {"cpu": 0.5}  # of the free memory; host memory is shared with others, a device's is not
@@ -58,11 +58,11 @@ def choose(program: Program, numbers: dict[str, np.ndarray], count: int, budget:
 
         # where a chunk is so short that the host cannot keep up, one of a tenth of a second is next
         longer = 2 ** round(math.log2(max(growth, 0.1 / seconds[first])))
-        larger = min(first * longer, _round(count // 16, devices))
+        larger = min(first * longer, rounded(count // 16, devices))
         if larger > first and better(larger):
-            better(min(larger * growth, _round(count // 16, devices)))
+            better(min(larger * growth, rounded(count // 16, devices)))
         else:
-            better(_round(first // growth, devices))
+            better(rounded(first // growth, devices))
     best = _fastest(seconds) if seconds else first
     if len(seconds) > 1:
         _CHOSEN[key] = best
@@ -90,7 +90,7 @@ def balanced(program: Program, count: int, chunk: int) -> int:
     """A chunk at most as large, of which no core is left without one in the end, and the last is filled up least."""
     together = flights(program) if program.mesh.size == 1 else 1
     number = math.ceil(math.ceil(count / chunk) / together) * together
-    return _round(math.ceil(count / number), program.mesh.size)
+    return rounded(math.ceil(count / number), program.mesh.size)
 
 
 def available(mesh) -> int:
@@ -140,7 +140,3 @@ def _trial(program: Program, numbers: dict[str, np.ndarray], size: int) -> float
     begin = time.perf_counter()
     deque(run(program, chunk, 1 if program.begin is None else program.train.every), maxlen=0)
     return time.perf_counter() - begin
-
-
-def _round(count: int, devices: int) -> int:
-    return max(1, math.ceil(count / devices)) * devices

@@ -1,5 +1,6 @@
 """Successive halving and Hyperband: which configurations go on, and how far. Host logic alone; nothing runs here."""
 
+import abc
 import dataclasses
 import math
 from typing import NamedTuple
@@ -22,7 +23,7 @@ class Bracket(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Promotion:
+class Promotion(abc.ABC):
     """What halving and Hyperband have in common: a metric by which configurations are ranked.
 
     Attributes:
@@ -37,9 +38,9 @@ class Promotion:
     over: str | None
     mode: str
 
+    @abc.abstractmethod
     def brackets(self, count: int, steps: int, every: int) -> list[Bracket]:
         """The competitions between `count` configurations; rungs end at multiples of `every`, the last at `steps`."""
-        raise NotImplementedError
 
     def select(self, values, keep: int) -> np.ndarray:
         """The indices, ascending, of the `keep` best values: NaN is last, and of equals the first is best."""

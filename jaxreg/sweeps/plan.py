@@ -4,7 +4,7 @@ import logging
 
 from jaxreg.sweeps import chunks
 from jaxreg.sweeps.program import ahead
-from jaxreg.sweeps.running import bucket
+from jaxreg.sweeps.running import bucket, rounded
 
 log = logging.getLogger("jaxreg.sweeps")
 
@@ -60,8 +60,7 @@ class Plan:
         found = list(dict.fromkeys(self.records.cells[mark(cell)][0] for cell in cells))
         for task in found:  # planned now or by an earlier call: what follows does not depend on it
             name, devices = self.records.group[task], self.programs[self.records.group[task]].mesh.size
-            rounded = -(-len(self.records.tasks[task]) // devices) * devices
-            self.chunks[name] = max(self.chunks.get(name, 0), rounded)
+            self.chunks[name] = max(self.chunks.get(name, 0), rounded(len(self.records.tasks[task]), devices))
         return found
 
     def _key(self, name: str) -> str:
@@ -82,11 +81,11 @@ class Plan:
             size, facts = chunks.choose(program, self.space.numbers(group.numbers, group.rows), count, self._memory)
             if size < count:
                 self.records.remember(self._key(name), size)
-        rounded = -(-min(int(size), count) // devices) * devices
+        size = rounded(min(int(size), count), devices)
         if self._chunk is None:
-            rounded = chunks.balanced(program, count, rounded)
-        rounded = self._agree(rounded)
+            size = chunks.balanced(program, count, size)
+        size = self._agree(size)
         told = ", ".join(f"{key} {value}" for key, value in facts.items())
-        told = f" with {name}" * bool(name) + f" in chunks of {rounded}" + f" ({told})" * bool(told)
+        told = f" with {name}" * bool(name) + f" in chunks of {size}" + f" ({told})" * bool(told)
         log.info("%d configurations%s", count, told)
-        return rounded
+        return size

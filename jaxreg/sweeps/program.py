@@ -11,11 +11,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreg.sweeps.configuration import configuration, in_configuration, told
 from jaxreg.sweeps.fixed import Fixed, digest, without_addresses
+from jaxreg.sweeps.jaxprs import constants, operations
 from jaxreg.sweeps.trainable import Named, Trainable, strong
 
 AXIS = "configurations"
@@ -52,8 +53,8 @@ class Part:
         self._lane, self._shared, self._mesh, self._name, self._donate = lane, shared, mesh, name, donate
         self._lowered, self._executables, self._compiling = {}, {}, threading.Lock()
         self.waited = 0.0
-        constants = "".join(f"\n{digest(constant)}" for constant in _constants(self.jaxpr))
-        self.text = f"{told()}\n{without_addresses(self.jaxpr.pretty_print(use_color=False))}{constants}"
+        held = "".join(f"\n{digest(constant)}" for constant in constants(self.jaxpr))
+        self.text = f"{told()}\n{without_addresses(self.jaxpr.pretty_print(use_color=False))}{held}"
         if "impl=rbg" in self.text or "impl=unsafe_rbg" in self.text:
             log.warning("rbg keys draw by chunk, not by configuration: results depend on the chunk. threefry's do not.")
         self.fingerprint = hashlib.sha256(self.text.encode()).hexdigest()[:16]
@@ -218,7 +219,7 @@ class Program:
     @property
     def cost(self) -> int:
         """How large the program is to compile: its number of operations."""
-        return sum(_operations(part.jaxpr.jaxpr) for part in self.parts)
+        return sum(operations(part.jaxpr.jaxpr) for part in self.parts)
 
     def lanes(self, numbers: dict[str, np.ndarray], size: int) -> dict[str, jax.Array]:
         """The numbers of some configurations on the devices; the last one fills up what is missing to `size`."""
@@ -287,30 +288,3 @@ def _explain(error: Exception, name: str, numbers: dict) -> None:
             "The numbers of an axis arrive as tracers, as all of its configurations run at once, in the same shapes. "
             "Where a shape, a loop or a branch in Python depends on one, make it static: `width=jr.static([64, 128])`."
         )
-
-
-def _constants(jaxpr: ClosedJaxpr | Jaxpr):
-    """The arrays in a program, of which its text shows the shapes alone."""
-    if isinstance(jaxpr, ClosedJaxpr):
-        yield from jaxpr.consts
-        jaxpr = jaxpr.jaxpr
-    for atom in [*(atom for equation in jaxpr.eqns for atom in equation.invars), *jaxpr.outvars]:
-        if isinstance(atom, Literal) and np.ndim(atom.val) > 0:
-            yield atom.val
-    for equation in jaxpr.eqns:
-        if hasattr(equation.params.get("exported"), "mlir_module_serialized"):
-            yield np.frombuffer(equation.params["exported"].mlir_module_serialized, np.uint8)
-        for inner in _inner(equation):
-            yield from _constants(inner)
-
-
-def _operations(jaxpr: Jaxpr) -> int:
-    inner = [j.jaxpr if isinstance(j, ClosedJaxpr) else j for equation in jaxpr.eqns for j in _inner(equation)]
-    return len(jaxpr.eqns) + sum(map(_operations, inner))
-
-
-def _inner(equation):
-    for value in equation.params.values():
-        for entry in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(entry, (ClosedJaxpr, Jaxpr)):
-                yield entry

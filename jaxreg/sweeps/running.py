@@ -158,6 +158,11 @@ def _compact(program: Program, chunk: Chunk) -> None:
         chunk.lanes = None
 
 
+def rounded(count: int, devices: int) -> int:
+    """The least size of a chunk for `count` configurations, as many on each device."""
+    return max(1, -(-count // devices)) * devices
+
+
 def bucket(count: int, devices: int) -> int:
     """The least size of a chunk for `count` configurations: a power of two on each device, so that few are compiled."""
     return devices * 2 ** max(0, int(np.ceil(np.log2(count / devices)))) if count else devices

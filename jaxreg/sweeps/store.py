@@ -1,8 +1,8 @@
 """A folder of finished chunks."""
 
 import contextlib
+import copy
 import json
-import math
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +14,7 @@ from jaxreg.sweeps import netcdf
 from jaxreg.sweeps.files import Lock, read_json, remove_leftovers, set_aside, write_file, write_json
 from jaxreg.sweeps.folder import blank, check_folder, chunk_path, load, load_plans
 from jaxreg.sweeps.identity import check_identity, merged_identity
+from jaxreg.sweeps.outputs import nonfinite
 from jaxreg.sweeps.spaces import Dim, Space
 
 DIVERGED = "diverged"
@@ -132,11 +133,9 @@ class Store:
 
     def write(self, task: str, outputs: dict[str, np.ndarray]) -> None:
         """Write the outputs, (rows, ...) each, of a finished task; 'diverged' is added where it is not among them."""
-        diverged = np.zeros(len(self.tasks[task]), bool)
-        for output in outputs.values():
-            if DIVERGED not in outputs and output.dtype.kind in "fc":
-                diverged |= ~np.isfinite(output).reshape(len(diverged), math.prod(output.shape[1:])).all(1)
-        variables = {DIVERGED: diverged, **outputs, **_columns(self._arguments, self.tasks[task])}
+        if DIVERGED not in outputs:
+            outputs = {DIVERGED: nonfinite(outputs, len(self.tasks[task])), **outputs}
+        variables = {**outputs, **_columns(self._arguments, self.tasks[task])}
         image = netcdf.encode(variables, {"group": self.group[task]})
         path = chunk_path(self.path, task)
         with self._writing(path):
@@ -214,7 +213,8 @@ class Store:
     def _update(self, change) -> None:
         path = self.path / "sweep.json"
         with self._mutex, self._writing(path):
-            facts, before = load(self.path) or blank(), load(self.path)
+            before = load(self.path)
+            facts = copy.deepcopy(before) or blank()
             change(facts)
             facts = json.loads(json.dumps(facts))
             if facts != before:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxreg.sweeps.configuration import configuration, in_configuration
 from jaxreg.sweeps.outputs import nonfinite
 from jaxreg.sweeps.program import Program, ahead
-from jaxreg.sweeps.running import BY_STEP, Chunk, flights, join, restore, run, save, specification
+from jaxreg.sweeps.running import BY_STEP, Chunk, flights, join, restore, rounded, run, save, specification
 
 SAVE_SECONDS = 30.0  # between two savings of the state of a chunk that goes on
 
@@ -86,11 +86,7 @@ class Work:
         for task, cells in self.records.tasks.items():
             key = task.split("-")[0], group[task]
             largest[key] = max(largest.get(key, 0), len(cells))
-        return [
-            -(-largest[task.split("-")[0], group[task]] // self._program(task).mesh.size)
-            * self._program(task).mesh.size
-            for task in tasks
-        ]
+        return [rounded(largest[task.split("-")[0], group[task]], self._program(task).mesh.size) for task in tasks]
 
     def _chunk(self, task: str, size: int) -> Chunk:
         cells = self.records.tasks[task]

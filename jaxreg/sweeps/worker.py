@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxreg.sweeps.configuration import configuration, configured
 from jaxreg.sweeps.fixed import Fixed
 from jaxreg.sweeps.program import Program, mesh_of
-from jaxreg.sweeps.running import Chunk, run
+from jaxreg.sweeps.running import Chunk, rounded, run
 
 _programs: dict[tuple[str, str], Program] = {}  # of the sweep that this worker is in
 _building = threading.Lock()
@@ -78,8 +78,7 @@ def compute(parcel: Parcel, group: str, chunk: Chunk) -> dict[str, np.ndarray]:
         job = parcel.open()
         with configured(job.config):
             program = _program(job, group)
-            size = -(-chunk.size // program.mesh.size) * program.mesh.size
-            chunk = dataclasses.replace(chunk, size=size)
+            chunk = dataclasses.replace(chunk, size=rounded(chunk.size, program.mesh.size))
             deque(run(program, chunk, 1 if program.begin is None else program.train.steps), maxlen=0)
             return chunk.outputs
     except Exception as error:
