@@ -23,6 +23,7 @@ At scale: `sweep` over a space of configurations: `grid`, `zipped`, `sample` (`u
 """
 
 from jaxreg import conventions as conventions
+from jaxreg import convex as convex
 from jaxreg import plotting as plotting
 from jaxreg.activity import activity_penalty as activity_penalty
 from jaxreg.constraints import Box as Box

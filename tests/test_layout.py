@@ -26,6 +26,8 @@ ALLOWED = {  # room -> rooms it may import
     "joint": {"arrays", "pytree", "select", "constraints", "requirements"},
     "activity": {"pytree", "requirements"},
     "transforms": {"arrays", "pytree", "penalties", "constraints", "requirements", "objective"},
+    "convex": {"arrays", "pytree", "geometry", "penalties", "requirements", "conventions", "tune"},
+    "tune": {"pytree"},
     "sweeps": set(),
     "plotting": {"sweeps"},
 }
