@@ -1,1 +1,8 @@
 """Convex problems, solved and certified: datafits, `solve`, `path`, `cross_validate`, `fit` and hypergradients."""
+
+from jaxreg.convex.datafits import Datafit as Datafit
+from jaxreg.convex.datafits import Huber as Huber
+from jaxreg.convex.datafits import Logistic as Logistic
+from jaxreg.convex.datafits import Multinomial as Multinomial
+from jaxreg.convex.datafits import Poisson as Poisson
+from jaxreg.convex.datafits import Squared as Squared
