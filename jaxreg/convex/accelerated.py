@@ -66,7 +66,7 @@ def minimise(
     ...     prox=lambda w, step: jnp.sign(w) * jnp.maximum(jnp.abs(w) - step, 0),
     ...     w0=jnp.zeros(2), step=0.3, tol=1e-6, max_iter=1000,
     ... )
-    >>> w.tolist()
+    >>> w.round(3).tolist()
     [2.0, 2.0]
 
     References:
