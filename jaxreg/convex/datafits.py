@@ -47,6 +47,10 @@ class Datafit(abc.ABC):
     def conjugate(self, u, y) -> jax.Array:
         """f*(u, y) = sup_η u·η − f(η, y) for each example; inf outside its domain."""
 
+    @abc.abstractmethod
+    def excess(self, eta, u, y) -> jax.Array:
+        """f(η) + f*(u) − uη ≥ 0 for each example, for u in the domain of f*, without cancellation."""
+
     def saturated(self, y) -> jax.Array:
         """min_η f(η, y) for each example, from which deviance counts."""
         y = jnp.asarray(y)
@@ -96,6 +100,10 @@ class Squared(Datafit):
         """½u² + uy."""
         return _over_targets(u * (u / 2 + _like(u, y)))
 
+    def excess(self, eta, u, y):
+        """½(η − y − u)²."""
+        return _over_targets(jnp.square(eta - _like(eta, y) - u) / 2)
+
     def intercept(self, eta, y, weight):
         """The mean residual."""
         return _average(_like(eta, y) - eta, weight)
@@ -138,6 +146,13 @@ class Logistic(Datafit):
         """v log v + (1 − v) log(1 − v), v = ±u in [0, 1]."""
         v = _sign(_like(u, y)) * u
         return _over_targets(jnp.where((v >= 0) & (v <= 1), _entropy(v) + _entropy(1 - v), jnp.inf))
+
+    def excess(self, eta, u, y):
+        """The relative entropy of probabilities v = ±u to 1/(1 + e^∓ᶯ)."""
+        sign = _sign(_like(eta, y))
+        v, z = jnp.clip(sign * u, 0, 1), sign * eta
+        cross = v * jnp.logaddexp(0, -z) + (1 - v) * jnp.logaddexp(0, z)
+        return _over_targets(cross + _entropy(v) + _entropy(1 - v))
 
     def mean(self, eta):
         """The probability of the second class."""
@@ -186,6 +201,11 @@ class Multinomial(Datafit):
         rounding = 32 * u.shape[-1] * jnp.finfo(u.dtype).eps
         inside = jnp.all(p >= 0, -1) & (jnp.abs(jnp.sum(u, -1)) <= rounding)
         return jnp.where(inside, jnp.sum(_entropy(p), -1), jnp.inf)
+
+    def excess(self, eta, u, y):
+        """The relative entropy of probabilities p = u + y to softmax(η)."""
+        p = jnp.maximum(u + _like(u, y), 0)
+        return jnp.sum(_entropy(p) - p * jax.nn.log_softmax(eta), -1)
 
     def mean(self, eta):
         """The probabilities of the classes."""
@@ -246,6 +266,11 @@ class Huber(Datafit):
         inside = jnp.abs(u) <= _like(u, self.delta)
         return _over_targets(jnp.where(inside, u * (u / 2 + _like(u, y)), jnp.inf))
 
+    def excess(self, eta, u, y):
+        """½(r̄ − u)² + (r − r̄)(r̄ − u), r̄ = r clipped at ±δ."""
+        r, near = self._residual(eta, y)
+        return _over_targets((near - u) * ((near - u) / 2 + (r - near)))
+
     def intercept(self, eta, y, weight):
         """The root of the mean slope."""
         r = _like(eta, y) - eta
@@ -283,6 +308,12 @@ class Poisson(Datafit):
         """v log v − v, v = u + y ≥ 0."""
         v = u + _like(u, y)
         return _over_targets(jnp.where(v >= 0, _entropy(v) - v, jnp.inf))
+
+    def excess(self, eta, u, y):
+        """eᶯ − v − v(η − log v), v = u + y."""
+        v = jnp.maximum(u + _like(u, y), 0)
+        ratio = eta - jnp.log(jnp.where(v > 0, v, 1))
+        return _over_targets(jnp.where(v > 0, v * (jnp.expm1(ratio) - ratio), jnp.exp(eta)))
 
     def mean(self, eta):
         """eᶯ."""

@@ -1,0 +1,145 @@
+"""How far a solution of a convex problem can be from the best, by its data and in float64."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.convex.dual import feasible, has_dual
+from jaxreg.convex.problem import Problem
+from jaxreg.penalties import Penalty
+
+UNBALANCED = 1e-6  # share of its size that the dual point may have as its mean, where there is an intercept
+
+
+class Certificate(NamedTuple):
+    """What is known of (W, b).
+
+    Attributes:
+        value: by kind, 0 at a solution.
+            "gap": (P(W, b) − D)/(P(0) − saturated), an upper bound of P(W, b) − min P in those units;
+            "optimality": the distance of −∇f to the subdifferential of Ω, relative to ‖∇f‖_∞ at W = 0;
+            "fixed_point": ‖W − prox(W − t∇f)‖_∞/t, relative to the same.
+        kind: which of them.
+        objective: P(W, b) = Σ sᵢ f(xᵢ·W + b, yᵢ) + Ω(W).
+        dual: D, a lower bound of P; −inf where none is known.
+        null: P(0) at W = 0 with its fitted intercept.
+    """
+
+    value: float
+    kind: str
+    objective: float
+    dual: float
+    null: float
+
+
+def certificate(datafit, penalty: Penalty, problem: Problem, coef, intercept) -> Certificate:
+    """The certificate of one solution, for the columns as they are in `problem`."""
+    with jax.enable_x64(True):
+        W, b = np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
+        known = kind(penalty, W.shape)
+        arguments = (problem.X, problem.y, problem.weight, problem.fit_intercept, W, b)
+        value, objective, dual, null = map(float, _certify(known, datafit, penalty, *arguments))
+    return Certificate(value, known, objective, dual, null)
+
+
+def kind(penalty: Penalty, shape: tuple[int, ...]) -> str:
+    """What can be certified for W of this shape: a "gap", else "optimality", else a "fixed_point"."""
+    if has_dual(penalty):
+        return "gap"
+    x = jax.ShapeDtypeStruct(shape, np.float32)
+    try:
+        jax.eval_shape(penalty.optimality, x, x)
+    except (AttributeError, TypeError):  # it has none, or a sum has none by its rules
+        return "fixed_point"
+    return "optimality"
+
+
+def gap(datafit, penalty, X, y, weight, fit_intercept: bool, W, b):
+    """(value, objective, dual, null) by the duality gap, for penalties that have a dual; jittable, batched by `vmap`.
+
+    The dual point is the slope at the outputs with the intercept refitted, scaled by c ≤ 1 into the domain of Ω*. The
+    gap is the sum of what Fenchel's inequality leaves in each example and in Ω: terms ≥ 0 that do not cancel as P − D.
+
+    References:
+        Ndiaye, Fercoq, Gramfort and Salmon, Gap safe screening rules for sparsity enforcing penalties, 2017, section 2.
+    """
+    eta = _outputs(X, W, b)
+    fitted = eta + datafit.intercept(eta, y, weight) if fit_intercept else eta
+    theta = datafit.slope(fitted, y)
+    v = _pull(X, theta, weight)
+    c, conjugate = feasible(penalty, v)
+    size = penalty.value(W)
+    excess = _mean(datafit.excess(eta, c * theta, y), weight) + (size + conjugate + c * jnp.sum(v * W))
+    if fit_intercept:  # of a dual point that is not balanced, D is −∞
+        rounding = 32 * jnp.finfo(eta.dtype).eps * _mean(datafit.bend(fitted, y) * jnp.abs(fitted), weight)
+        limit = UNBALANCED * _mean(jnp.abs(theta), weight) + rounding
+        excess = jnp.where(jnp.all(jnp.abs(_mean(theta, weight)) <= limit), excess, jnp.inf)
+    excess = jnp.where(jnp.isnan(excess), jnp.inf, excess)
+    objective = _mean(datafit.loss(eta, y), weight) + size
+    null, spread, _ = _null(datafit, penalty, X, y, weight, fit_intercept, W, b)
+    return excess / jnp.where(spread > 0, spread, 1), objective, objective - excess, null
+
+
+def optimality(datafit, penalty, X, y, weight, fit_intercept: bool, W, b):
+    """As `gap`, by `penalty.optimality` and the mean slope, where there is an intercept."""
+    return _stationarity(penalty.optimality, datafit, penalty, X, y, weight, fit_intercept, W, b)
+
+
+def fixed_point(datafit, penalty, X, y, weight, fit_intercept: bool, W, b):
+    """As `optimality`, by a proximal gradient step of 1/Σ sᵢ‖xᵢ‖²."""
+    step = 1 / jnp.maximum(jnp.tensordot(weight, jnp.square(X), 1).sum(), jnp.finfo(X.dtype).tiny)
+
+    def residual(W, g):
+        return jnp.max(jnp.abs(W - penalty.prox(W - step * g, step)), initial=0) / step
+
+    return _stationarity(residual, datafit, penalty, X, y, weight, fit_intercept, W, b)
+
+
+KINDS = {"gap": gap, "optimality": optimality, "fixed_point": fixed_point}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _certify(known, datafit, penalty, X, y, weight, fit_intercept, W, b):
+    return KINDS[known](datafit, penalty, X, y, weight, fit_intercept, W, b)
+
+
+def _stationarity(residual, datafit, penalty, X, y, weight, fit_intercept, W, b):
+    eta = _outputs(X, W, b)
+    theta = datafit.slope(eta, y)
+    off = residual(W, _pull(X, theta, weight))
+    if fit_intercept:
+        off = jnp.maximum(off, jnp.max(jnp.abs(_mean(theta, weight))))
+    objective = _mean(datafit.loss(eta, y), weight) + penalty.value(W)
+    null, _, pull = _null(datafit, penalty, X, y, weight, fit_intercept, W, b)
+    off = jnp.where(jnp.isnan(off), jnp.inf, off)
+    return off / jnp.where(pull > 0, pull, 1), objective, jnp.full_like(objective, -jnp.inf), null
+
+
+def _null(datafit, penalty, X, y, weight, fit_intercept, W, b):
+    """At W = 0: P, the datafit above its least, and ‖∇f‖_∞; 0 for what is only rounding."""
+    eta = jnp.zeros(X.shape[:1] + b.shape, X.dtype)
+    eta += datafit.intercept(eta, y, weight) if fit_intercept else 0
+    theta, eps = datafit.slope(eta, y), 8 * jnp.finfo(X.dtype).eps
+    spread = _mean(datafit.excess(eta, jnp.zeros_like(eta), y), weight)
+    rounding = jnp.sum(_mean(datafit.bend(eta, y) * jnp.square(eps * eta), weight))
+    pull = jnp.max(jnp.abs(_pull(X, theta, weight)), initial=0)
+    noise = eps * jnp.max(_pull(jnp.abs(X), jnp.abs(theta), weight), initial=0)
+    known = spread > rounding
+    objective = _mean(datafit.loss(eta, y), weight) + penalty.value(jnp.zeros_like(W))
+    return objective, jnp.where(known, spread, 0), jnp.where(known & (pull > noise), pull, 0)
+
+
+def _outputs(X, W, b):
+    return jnp.tensordot(X, W, X.ndim - 1) + b
+
+
+def _pull(X, theta, weight):
+    """Σᵢ sᵢ xᵢ θᵢ, in the shape of W."""
+    return jnp.tensordot(X, (weight * theta.T).T, (0, 0))
+
+
+def _mean(x, weight):
+    return jnp.tensordot(weight, x, 1)
