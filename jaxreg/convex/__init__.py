@@ -1,8 +1,13 @@
 """Convex problems, solved and certified: datafits, `solve`, `path`, `cross_validate`, `fit` and hypergradients."""
 
+from jaxreg.convex.certificate import Certificate as Certificate
+from jaxreg.convex.certificate import certify as certify
 from jaxreg.convex.datafits import Datafit as Datafit
 from jaxreg.convex.datafits import Huber as Huber
 from jaxreg.convex.datafits import Logistic as Logistic
 from jaxreg.convex.datafits import Multinomial as Multinomial
 from jaxreg.convex.datafits import Poisson as Poisson
 from jaxreg.convex.datafits import Squared as Squared
+from jaxreg.convex.ridge import RidgePath as RidgePath
+from jaxreg.convex.ridge import ridge as ridge
+from jaxreg.convex.ridge import ridge_svd as ridge_svd

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.dual import feasible, has_dual
-from jaxreg.convex.problem import Problem
+from jaxreg.convex.problem import Problem, prepare
 from jaxreg.penalties import Penalty
 
 UNBALANCED = 1e-6  # share of its size that the dual point may have as its mean, where there is an intercept
@@ -43,6 +43,64 @@ def certificate(datafit, penalty: Penalty, problem: Problem, coef, intercept) ->
         arguments = (problem.X, problem.y, problem.weight, problem.fit_intercept, W, b)
         value, objective, dual, null = map(float, _certify(known, datafit, penalty, *arguments))
     return Certificate(value, known, objective, dual, null)
+
+
+def certify(
+    datafit,
+    penalty: Penalty,
+    X,
+    y,
+    coef,
+    intercept=0.0,
+    *,
+    sample_weight=None,
+    fit_intercept: bool = True,
+    standardize: str | bool | None = None,
+) -> Certificate:
+    r"""How far a solution can be from the best one, whoever found it: computed in float64 from the data.
+
+    P(W, b) = Σᵢ sᵢ f(xᵢ·W + b, yᵢ) + Ω(W), s = `sample_weight`/Σ. The relative duality gap where the dual of the
+    penalty is known; a local statement where the penalty is not convex: see `Certificate`.
+
+    Args:
+        datafit: f: `Squared`, `Logistic`, `Multinomial`, `Huber`, `Poisson`.
+        penalty: Ω.
+        X: (n, *features).
+        y: (n,) or (n, targets), or labels.
+        coef: W for X as it is given, of shape (*features, *targets).
+        intercept: b, of shape targets.
+        sample_weight: (n,) ≥ 0; None is equal weights.
+        fit_intercept: whether b was to be fitted, without penalty.
+        standardize: how the columns on whose coefficients Ω acts were scaled: None, "std", "sample_std" or "norm".
+
+    Returns:
+        `Certificate`.
+
+    Raises:
+        ValueError, TypeError: for data that no problem can be made of, and shapes that do not fit them.
+
+    >>> from jaxreg import L1
+    >>> from jaxreg.convex import Squared
+    >>> X, y = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([0.0, 1.0, 5.0])
+    >>> certify(Squared(), L1(0.5), X, y, coef=[1.75], intercept=0.25).value < 1e-12
+    True
+    >>> certify(Squared(), L1(0.5), X, y, coef=[1.5], intercept=0.25).value > 1e-2
+    True
+
+    References:
+        Boyd and Vandenberghe, Convex optimization, 2004, section 5.5.1.
+    """
+    problem = prepare("certify", datafit, X, y, sample_weight, fit_intercept, standardize)
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"`certify` needs a penalty, got {penalty!r}.")
+    coef, intercept = np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
+    if coef.shape != problem.shape:
+        raise ValueError(f"`certify` needs `coef` of shape {problem.shape} for these data, got {coef.shape}.")
+    if intercept.ndim and intercept.shape != problem.y.shape[1:]:
+        shape = problem.y.shape[1:]
+        raise ValueError(f"`certify` needs `intercept` of shape {shape} for these data, got {intercept.shape}.")
+    coef, intercept = problem.redo(coef, np.broadcast_to(intercept, problem.y.shape[1:]))
+    return certificate(datafit, penalty, problem, coef, intercept)
 
 
 def kind(penalty: Penalty, shape: tuple[int, ...]) -> str:
