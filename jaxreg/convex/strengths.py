@@ -1,0 +1,85 @@
+"""Grids of λ, and a penalty at every λ of one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.penalties import ElasticNet, Huber, SquaredL2
+
+
+def checked_lams(api: str, lams, zero: bool = False) -> np.ndarray:
+    """Given strengths as a float64 array (K,), the strongest first; refused unless finite and positive (or `zero`)."""
+    lams = np.asarray(lams)
+    if lams.dtype.kind not in "biuf" or lams.ndim != 1 or lams.size == 0:
+        raise ValueError(f"`{api}` needs `lams` as a list of numbers, got {lams.dtype} of shape {lams.shape}.")
+    lams = lams.astype(np.float64)
+    wrong = ~(np.isfinite(lams) & (lams >= 0 if zero else lams > 0))
+    if wrong.any():
+        raise ValueError(f"`{api}` needs finite `lams` {'>=' if zero else '>'} 0, got {lams[wrong][0]}.")
+    return -np.sort(-lams)
+
+
+def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: float = 1e-3) -> np.ndarray:
+    r"""`num` strengths, evenly spaced in log λ, from λ_max, the least at which all coefficients are 0, to eps·λ_max.
+
+    Where no strength is enough, as for ridge, from 10L to eps²·10L, L the curvature of the fit in its steepest
+    direction: there, from less than a tenth of a degree of freedom for each coefficient to nearly all of it.
+    """
+    if not (isinstance(num, (int, np.integer)) and num >= 1):
+        raise ValueError(f"`{api}` needs an int >= 1 as `num`, got {num!r}.")
+    if not 0 < eps < 1:
+        raise ValueError(f"`{api}` needs `eps` in (0, 1), got {eps}.")
+    if _smooth(penalty):
+        rows = np.sqrt(problem.weight)[:, None] * problem.X.reshape(len(problem.X), -1)
+        steepest = np.linalg.eigvalsh(rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows)[-1]
+        top, eps = 10 * (datafit.curvature or 1.0) * steepest, eps**2
+    elif not hasattr(type(penalty), "critical"):
+        raise ValueError(f"`{api}` needs `lams` for `{type(penalty).__name__}`, of which no largest strength is known.")
+    else:
+        top = critical_lam(datafit, penalty, problem)
+    if not (np.isfinite(top) and top > 0):
+        reason = "no strength sets all coefficients to 0" if top else "all coefficients are 0 at every strength"
+        raise ValueError(f"`{api}` needs `lams` here, where {reason}.")
+    return np.geomspace(top, top * eps, int(num))
+
+
+def critical_lam(datafit, penalty, problem) -> float:
+    """λ_max: the least strength at which all coefficients are 0, next to the intercept fitted without them."""
+    with jax.enable_x64(True):
+        weight = jnp.asarray(problem.weight)
+        eta, y = jnp.zeros(problem.y.shape), jnp.asarray(problem.y)
+        if problem.fit_intercept:
+            eta = eta + datafit.intercept(eta, y, weight)
+        slope = problem.weight.reshape(-1, *[1] * (y.ndim - 1)) * np.asarray(datafit.slope(eta, y))
+        gradient = np.tensordot(problem.X, slope, (0, 0))
+        return float(penalty.critical(jnp.asarray(gradient)))
+
+
+def at_lams(api: str, penalty, lams, l1_ratios=None):
+    """`penalty` with leaves of leading axes as `lams` has: a number `lam` is replaced, an array multiplied by each λ.
+
+    With `l1_ratios` (R,) and `lams` (R, K), a row of strengths for each.
+    """
+    name = strength_name(api, penalty)
+    lams, lam = np.asarray(lams, np.float64), np.asarray(getattr(penalty, name), np.float64)
+    new = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf, np.float64), lams.shape + np.shape(leaf)), penalty)
+    object.__setattr__(new, name, lams if lam.ndim == 0 else lams.reshape(*lams.shape, *[1] * lam.ndim) * lam)
+    if l1_ratios is not None:
+        ratios = np.asarray(l1_ratios, np.float64)[:, None]
+        object.__setattr__(new, "l1_ratio", np.broadcast_to(ratios, lams.shape))
+    return new
+
+
+def strength_name(api: str, penalty) -> str:
+    """The field that holds the strength of a penalty."""
+    for name in ("lam", "lams"):
+        if hasattr(penalty, name):
+            return name
+    raise TypeError(f"`{api}` needs a penalty with a strength `lam` to vary, got `{type(penalty).__name__}`.")
+
+
+def _smooth(penalty) -> bool:
+    """Whether no finite strength sets a coefficient to 0."""
+    return isinstance(penalty, (SquaredL2, Huber)) or (
+        isinstance(penalty, ElasticNet) and np.all(penalty.l1_ratio == 0)
+    )
