@@ -5,7 +5,8 @@ with those of another process. {"contender", "problem", "tol", "l1_ratio"} solve
 `.npz` of X, y and lams, to the contender's own tolerance, and is answered by the seconds that took, X being in memory,
 Fortran-contiguous, and y centred; with "keep", a file, the coefficients (strengths, features) are left there.
 "contender": "ElasticNetCV" takes "l1_ratios" and "jobs", and the folds from the file; it is answered by what it chose
-as well. "contender": "folds" leaves the coefficients of all paths of that, (folds, ratios, strengths, features).
+as well, and keeps the errors (ratios, strengths, folds). "contender": "folds" leaves the coefficients of all paths of
+that, (folds, ratios, strengths, features); "targets" those of many targets, (targets, strengths, features).
 """
 
 import importlib.metadata
@@ -23,10 +24,12 @@ LIBRARIES = "scikit-learn", "celer", "skglm", "adelie"
 
 
 def sklearn(X, y, lams, tol, l1_ratio, gram):
-    """Cyclic coordinate descent; the Gram matrix is part of what is timed."""
+    """Cyclic coordinate descent; the Gram matrix is part of what is timed; "unchecked" also skips checks of X."""
     from sklearn.linear_model import enet_path
 
     options = {"precompute": gram, "tol": tol, "max_iter": UNLIMITED, "copy_X": False}
+    if gram == "unchecked":
+        options |= {"precompute": X.T @ X, "Xy": X.T @ y, "check_input": False}
     return enet_path(X, y, l1_ratio=l1_ratio, alphas=lams, **options)[1].T
 
 
@@ -67,6 +70,7 @@ def adelie_by_covariance(X, y, lams, tol, l1_ratio, threads):
 PATHS = {
     "scikit-learn": (sklearn, False),
     "scikit-learn, Gram matrix": (sklearn, True),
+    "scikit-learn, Gram matrix, unchecked": (sklearn, "unchecked"),
     "celer": (celer, False),
     "celer, pruning": (celer, True),
     "skglm": (skglm, 10),
@@ -80,13 +84,13 @@ def targets(X, Y, lams, tol):
     """scikit-learn on each column of Y, X and its Gram matrix shared."""
     from sklearn.linear_model import lasso_path
 
-    options = {"tol": tol, "max_iter": UNLIMITED, "copy_X": False}
+    options = {"tol": tol, "max_iter": UNLIMITED, "copy_X": False, "check_input": False}
     gram, products = X.T @ X, X.T @ Y
     found = [
-        lasso_path(X, y, alphas=lams, precompute=gram, Xy=np.ascontiguousarray(Xy), **options)[1].T
-        for y, Xy in zip(Y.T, products.T, strict=True)
+        lasso_path(X, y, alphas=lams, precompute=gram, Xy=Xy, **options)[1].T
+        for y, Xy in zip(Y.T.copy(), products.T.copy(), strict=True)
     ]
-    return np.stack(found, -1)
+    return np.stack(found)
 
 
 def cross_validated(X, y, splits, l1_ratios, tol, jobs):
@@ -133,7 +137,9 @@ def answer(contender, problem, tol, l1_ratio=1.0, l1_ratios=None, jobs=None, kee
     if contender == "ElasticNetCV":
         model = cross_validated(a["X"], a["y"], a["splits"], l1_ratios, tol, jobs)
         reply = {"seconds": time.perf_counter() - begin, "lam": float(model.alpha_), "l1_ratio": float(model.l1_ratio_)}
-        return reply | {"error": float(model.mse_path_.mean(-1).min())}
+        if keep:  # (ratios, strengths, folds)
+            np.save(keep, model.mse_path_)
+        return reply
     if contender == "folds":
         coefs = folds(a["X"], a["y"], a["splits"], l1_ratios, tol)
     elif contender == "targets":
