@@ -8,6 +8,9 @@ from jaxreg.convex.datafits import Logistic as Logistic
 from jaxreg.convex.datafits import Multinomial as Multinomial
 from jaxreg.convex.datafits import Poisson as Poisson
 from jaxreg.convex.datafits import Squared as Squared
+from jaxreg.convex.path import path as path
 from jaxreg.convex.ridge import RidgePath as RidgePath
 from jaxreg.convex.ridge import ridge as ridge
 from jaxreg.convex.ridge import ridge_svd as ridge_svd
+from jaxreg.convex.solve import Solution as Solution
+from jaxreg.convex.solve import solve as solve

@@ -1,0 +1,86 @@
+"""Some of the columns: a penalty that is a sum over features lets the others wait at zero."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.convex.lanes import Layout
+from jaxreg.penalties import Huber, Radial, Separable, SparseGroup, SquaredL2
+
+LEAST = 64  # columns of the smallest bucket
+
+
+def by_feature(penalty, layout: Layout) -> bool:
+    """Whether the penalty is a sum over single features that sets some of them to zero."""
+    if len(layout.features) != 1:
+        return False
+    if isinstance(penalty, (Radial, SparseGroup)):
+        return bool(layout.targets) and penalty.axis in ((1,), (-1,))
+    return isinstance(penalty, Separable) and not isinstance(penalty, (SquaredL2, Huber))
+
+
+def bucket(indices, p: int) -> np.ndarray:
+    """`indices` padded to the next power of two with p, that is with columns of zeros; all if those are more."""
+    size = LEAST
+    while size < len(indices):
+        size *= 2
+    if size >= p:
+        return np.arange(p)
+    return np.concatenate([indices, np.full(size - len(indices), p)])
+
+
+def take(array, indices, axis: int):
+    """`array` at `indices` along `axis`; zeros where an index is past the end."""
+    if len(indices) == array.shape[axis] and np.array_equal(indices, np.arange(len(indices))):
+        return array
+    return jnp.take(array, jnp.asarray(indices), axis, mode="fill", fill_value=0)
+
+
+def put(array, indices, width: int):
+    """The other way along the last axis: zeros for the columns that `indices` does not name."""
+    wide = np.zeros(array.shape[:-1] + (width + 1,))
+    wide[..., indices] = array
+    return wide[..., :width]
+
+
+def per_feature(penalties, layout: Layout):
+    """Leaves that vary over weights or features broadcast to all of them, behind their two axes of lanes."""
+    whole = layout.features + layout.targets if isinstance(penalties, Separable) else layout.features
+
+    def spread(leaf):
+        return leaf if leaf.ndim == 2 else jnp.broadcast_to(_aligned(leaf, len(whole)), leaf.shape[:2] + whole)
+
+    return jax.tree.map(spread, penalties)
+
+
+def _aligned(leaf, ndim):
+    return leaf.reshape(leaf.shape[:2] + (1,) * (ndim + 2 - leaf.ndim) + leaf.shape[2:])
+
+
+def restricted(penalties, indices):
+    """The penalty of some columns; of the padding, any."""
+
+    def some(leaf):
+        if leaf.ndim == 2:
+            return leaf
+        return jnp.take(leaf, jnp.asarray(np.minimum(indices, leaf.shape[2] - 1)), 2)
+
+    return jax.tree.map(some, penalties)
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def wrongs(penalties, w, slope, layout: Layout):
+    """`optimality` of each feature alone: (F, L, p)."""
+    rows = Layout((1,), layout.targets)
+    varies = jax.tree.map(lambda leaf: None if leaf.ndim == 2 else 0, penalties)
+
+    def feature(penalty, w, g):
+        return penalty.optimality(rows.coef(w[:, None]), rows.coef(g[:, None]))
+
+    def lane(penalty, w, g):
+        penalty = jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[:, None], penalty)
+        return jax.vmap(feature, (varies, 1, 1))(penalty, w, g)
+
+    return jax.vmap(jax.vmap(lane))(penalties, w, slope)

@@ -1,0 +1,89 @@
+"""Paths of many problems at once: folds × families of a penalty × strengths, in blocks that warm one another."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.convex import certificate
+from jaxreg.convex.columns import per_feature
+from jaxreg.convex.datafits import Squared
+from jaxreg.convex.lanes import Layout
+from jaxreg.convex.least_squares import LeastSquares
+from jaxreg.convex.problem import Problem
+from jaxreg.convex.smooth import Smooth
+from jaxreg.convex.working_set import solve_block
+
+BLOCK = 10  # strengths that are solved together, from the solution of the last of the block before
+
+
+class Paths(NamedTuple):
+    """Solutions for F folds, R families and K strengths each, on X as given."""
+
+    coef: np.ndarray  # (F, R, K, *features, *targets)
+    intercept: np.ndarray  # (F, R, K, *targets)
+    certificate: np.ndarray  # (F, R, K)
+    objective: np.ndarray  # (F, R, K)
+    iterations: np.ndarray  # (F, R, K)
+    kind: str
+
+
+def paths(
+    datafit, penalties, problem: Problem, *, train=None, standardize=None, tol=1e-6, max_iter=20_000, start=None
+) -> Paths:
+    """Solve every fold × family × strength, in float64 where `problem.dtype` says so.
+
+    Args:
+        datafit: the datafit.
+        penalties: one penalty whose leaves have leading axes (R, K), the strongest first.
+        problem: from `prepare`, of all rows.
+        train: (F, rows of the problem), which rows each fold is fitted to; None is one fold of all.
+        standardize: how the columns of each fold are scaled by its own rows.
+        tol: on the certificate.
+        max_iter: of each block.
+        start: (*features, *targets), where the first block starts, on the scale of `problem`.
+    """
+    train = np.ones((1, len(problem.weight)), bool) if train is None else np.asarray(train, bool)
+    layout = Layout(problem.X.shape[1:], problem.y.shape[1:])
+    kind = certificate.kind(jax.tree.map(lambda leaf: leaf[0, 0], penalties), problem.shape)
+    with jax.enable_x64(True):
+        penalties = per_feature(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), penalties), layout)
+        families, strengths = jax.tree.leaves(penalties)[0].shape[:2]
+        model = (LeastSquares if isinstance(datafit, Squared) else Smooth)(
+            datafit, problem, train, standardize, layout, kind
+        )
+        lead = len(train), families, strengths
+        w = np.zeros((*lead, max(problem.y[0].size, 1), model.width))
+        value, objective = np.full(lead, np.inf), np.zeros(lead)
+        iterations = np.zeros(lead, int)
+        warm = np.zeros((lead[0], families, 1, *w.shape[3:]))
+        if start is not None:
+            warm = warm + np.asarray(layout.flat(jnp.asarray(start)))
+        for first in range(0, strengths, BLOCK):
+            block = np.s_[:, :, first : first + BLOCK]
+            lanes = jax.tree.map(lambda leaf: _lanes(leaf[block[1:]], len(train)), penalties)
+            begin = np.broadcast_to(warm, w[block].shape)
+            shape = begin.shape[:3]
+            found = solve_block(model, lanes, begin.reshape(shape[0], -1, *begin.shape[3:]), tol, max_iter)
+            w[block], value[block], objective[block], iterations[block] = (
+                np.asarray(x).reshape(shape + x.shape[2:]) for x in found
+            )
+            warm = w[:, :, first + shape[2] - 1 : first + shape[2]]
+        return _undone(model, problem, w, value, objective, iterations, kind)
+
+
+def _lanes(leaf, folds):
+    """(R, B, ...) -> (F, R·B, ...)."""
+    flat = leaf.reshape(-1, *leaf.shape[2:])
+    return jnp.broadcast_to(flat, (folds, *flat.shape))
+
+
+def _undone(model, problem, w, value, objective, iterations, kind) -> Paths:
+    layout = model.layout
+    b = model.intercept(w)
+    own = w if model.scale is None else w / np.asarray(model.scale)[:, None, None, None]
+    coef = own.reshape(own.shape[:-1] + layout.features)
+    coef, b = (np.moveaxis(coef, 3, -1), b) if layout.targets else (coef[:, :, :, 0], b[..., 0])
+    coef, b = problem.undo(coef, b)
+    return Paths(coef, b, value, objective, iterations, kind)

@@ -1,0 +1,43 @@
+"""Lanes: thousands of problems side by side, their coefficients flat, one row of features for each target."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Layout(NamedTuple):
+    """How flat coefficients (targets, p) and those of the user, (*features, *targets), become each other."""
+
+    features: tuple[int, ...]
+    targets: tuple[int, ...]  # () or (t,)
+
+    def coef(self, w):
+        """(t, p) -> (*features, *targets)."""
+        w = w.reshape(w.shape[:1] + self.features)
+        return jnp.moveaxis(w, 0, -1) if self.targets else w[0]
+
+    def flat(self, coef):
+        """(*features, *targets) -> (t, p)."""
+        rows = jnp.moveaxis(coef, -1, 0) if self.targets else coef[None]
+        return rows.reshape(rows.shape[0], -1)
+
+    def on_flat(self, fn: Callable) -> Callable:
+        """`fn(penalty, coef, ...)` on lanes (F, L) of flat coefficients, those in its result flat again."""
+
+        def one(penalty, w, *rest):
+            out = fn(penalty, self.coef(w), *rest)
+            return self.flat(out) if out.shape == self.features + self.targets else out
+
+        return jax.vmap(jax.vmap(one))
+
+
+def dot(a, b) -> jax.Array:
+    """⟨a, b⟩ of each lane."""
+    return jnp.sum(a * b, (-2, -1))
+
+
+def pick(choice, a, b) -> jax.Array:
+    """The lanes of `a` where `choice`, those of `b` elsewhere."""
+    return jnp.where(choice[..., None, None], a, b)

@@ -1,0 +1,108 @@
+"""Squared loss on F folds: with a Gram matrix of all columns where it is small, of some columns where it is not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.convex.columns import take
+from jaxreg.convex.gram import column_scale, moments
+from jaxreg.convex.lanes import Layout
+from jaxreg.convex.quadratic import Quadratic, certified, descend, largest_curvature
+
+GRAM = 2**23  # entries of the Gram matrices of all folds that are kept
+
+
+class LeastSquares:
+    """½Σ s (y − x·w − b)², the intercept b taken out by centring."""
+
+    def __init__(self, datafit, problem, train, standardize, layout: Layout, kind: str):
+        del datafit
+        self.layout, self.kind, self.dtype = layout, kind, problem.dtype
+        n = len(problem.weight)
+        self.X = jnp.asarray(problem.X.reshape(n, -1))
+        y = problem.y.reshape(n, -1)
+        self.offset = problem.weight @ y if problem.fit_intercept else np.zeros(y.shape[1])
+        self.y = jnp.asarray(y - self.offset)
+        self.weight, self.train = problem.weight, train
+        self.options = problem.fit_intercept, standardize if len(train) > 1 else None
+        self.width = self.X.shape[1]
+        self.whole = None
+        if len(train) * self.width**2 <= GRAM:
+            self.whole = moments(self.X, self.y, self.weight, train, *self.options)
+            self.center, self.scale, self.y_center = self.whole.center, self.whole.scale, self.whole.y_center
+            self.linear, self.energy = self.whole.quadratic.linear, self.whole.quadratic.energy
+        else:
+            shares = jnp.asarray(train * self.weight)
+            self.shares = shares / shares.sum(1, keepdims=True)
+            self.center, self.scale, self.y_center, self.linear, self.energy = _vectors(
+                self.X, self.y, self.shares, *self.options
+            )
+
+    def some(self, columns) -> Quadratic:
+        """The problem of some columns; padding is columns of zeros."""
+        if self.whole is not None:
+            gram = take(take(self.whole.quadratic.gram, columns, 1), columns, 2)
+        else:
+            gram = moments(take(self.X, columns, 1), self.y, self.weight, self.train, *self.options).quadratic.gram
+        return Quadratic(gram, take(self.linear, columns, 2), self.energy)
+
+    def solve(self, penalties, start, columns, tol, max_iter):
+        """(w, certificate, objective, iterations) on some columns; lanes (F, L)."""
+        quadratic = self.some(columns)
+        return descend(
+            quadratic,
+            penalties,
+            start,
+            largest_curvature(quadratic.gram),
+            tol,
+            layout=self._narrow(len(columns)),
+            kind=self.kind,
+            max_iter=max_iter,
+            dtype=self.dtype,
+        )
+
+    def judge(self, penalties, w):
+        """(certificate, objective, slope of the loss) on all columns, for lanes of flat w."""
+        product = self.whole.quadratic.product(w) if self.whole is not None else self._product(w)
+        return certified(
+            Quadratic(None, self.linear, self.energy), penalties, w, product, layout=self.layout, kind=self.kind
+        )
+
+    def intercept(self, w):
+        """b of scaled columns, (F, ..., t)."""
+        lead = (slice(None), *[None] * (w.ndim - 3))
+        return self.offset + self.y_center[lead] - np.einsum("f...tp,fp->f...t", w / self.scale[lead], self.center)
+
+    def _product(self, w):
+        return _product(self.X, self.shares, self.center, self.scale, w)
+
+    def _narrow(self, width):
+        return self.layout if width == self.width else self.layout._replace(features=(width,))
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _vectors(X, y, shares, fit_intercept, standardize):
+    """Centres, scales, linear part and energy of each fold: what of `moments` is no matrix."""
+    center, y_center = shares @ X, shares @ y
+    if not fit_intercept:
+        center, y_center = jnp.zeros_like(center), jnp.zeros_like(y_center)
+    linear = jnp.einsum("fn,nt,np->ftp", shares, y, X) - y_center[:, :, None] * center[:, None, :]
+    energy = jnp.einsum("fn,nt->f", shares, jnp.square(y)) - jnp.sum(jnp.square(y_center), -1)
+    spread = shares @ jnp.square(X) - jnp.square(center)
+    scale = column_scale(spread, jnp.sum(shares > 0, 1), standardize)
+    return center, scale, y_center, linear / scale[:, None], energy
+
+
+@jax.jit
+def _product(X, shares, center, scale, w):
+    """Gw for lanes (F, L, t, p), by the data."""
+
+    def fold(shares, center, scale, w):
+        w = w / scale
+        eta = w @ X.T
+        eta = eta - (w @ center)[..., None]
+        return ((eta * shares) @ X - jnp.sum(eta * shares, -1, keepdims=True) * center) / scale
+
+    return jax.vmap(fold)(shares, center, scale, w)

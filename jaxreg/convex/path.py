@@ -1,0 +1,124 @@
+"""A family of convex problems, one for each strength, solved and certified."""
+
+import time
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.convex import engine
+from jaxreg.convex.problem import SCALES, prepare
+from jaxreg.convex.ridge import feature_dims
+from jaxreg.convex.solve import check_numbers, require_prox
+from jaxreg.convex.strengths import at_lams, automatic_lams, checked_lams
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def path(
+    datafit,
+    penalty,
+    X,
+    y,
+    lams=None,
+    num: int = 100,
+    eps: float = 1e-3,
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 20_000,
+    sample_weight=None,
+    fit_intercept: bool = True,
+    standardize: str | bool | None = None,
+) -> "xarray.Dataset":
+    r"""The solutions of `solve` for every strength, each with its certificate.
+
+    Strengths go down from λ_max, the least at which all coefficients are 0, in blocks that start where the one before
+    ended. Least squares with `L1` is followed from knot to knot; else all λ of a block are one batch.
+
+    Args:
+        datafit: as in `solve`.
+        penalty: Ω: its `lam`, a number, is replaced by each λ; an array is multiplied by it.
+        X: (n, *features).
+        y: (n,) or (n, targets), or labels.
+        lams: the strengths, in any order; None takes `num`, evenly spaced in log λ, from λ_max to eps·λ_max.
+        num: how many.
+        eps: the last over the first.
+        tol: on each certificate.
+        max_iter: steps of each block to stop at.
+        sample_weight: as in `solve`.
+        fit_intercept: as in `solve`.
+        standardize: as in `solve`.
+
+    Returns:
+        A Dataset over `lam`, descending: `coef`, `intercept`, `certificate`, `converged`, `iterations`, `objective`,
+        `support` (coefficients that are not 0), `df` (effective degrees of freedom, without the intercept's) and
+        `deviance` (the share explained). `attrs["kind"]` says what the certificate is.
+
+    Raises:
+        TypeError: as `solve`.
+        ValueError: as `solve`, and if `lams` are not positive, or none can be chosen.
+
+    >>> import jaxreg as jr
+    >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 1.0]]), np.array([1.0, 3.0, 5.0, 7.0])
+    >>> lasso = path(jr.convex.Squared(), jr.L1(1.0), X, y, num=3)
+    >>> lasso["lam"].values.round(4).tolist(), lasso["support"].values.tolist()
+    ([2.5, 0.0791, 0.0025], [0, 1, 1])
+
+    References:
+        Friedman, Hastie and Tibshirani, Regularization paths via coordinate descent, 2010, section 2.5;
+        Zou, Hastie and Tibshirani, On the "degrees of freedom" of the lasso, 2007.
+    """
+    import xarray
+
+    require_prox(penalty, "path")
+    problem = prepare("path", datafit, X, y, sample_weight, fit_intercept, standardize)
+    check_numbers("path", tol, max_iter)
+    if lams is None:
+        lams = automatic_lams("path", datafit, penalty, problem, num, eps)
+    lams = checked_lams("path", lams)
+    begin = time.perf_counter()
+    found = engine.paths(
+        datafit,
+        at_lams("path", penalty, lams[None]),
+        problem,
+        standardize=SCALES[standardize],
+        tol=tol,
+        max_iter=max_iter,
+    )
+    seconds = time.perf_counter() - begin
+    coef, intercept = found.coef[0, 0], found.intercept[0, 0]
+    features = feature_dims(problem.X.ndim - 1)
+    targets = ["target"] * (problem.y.ndim - 1)
+    value = found.certificate[0, 0]
+    variables = {
+        "coef": (["lam", *features, *targets], coef),
+        "intercept": (["lam", *targets], intercept),
+        "certificate": ("lam", value),
+        "converged": ("lam", value <= tol),
+        "iterations": ("lam", found.iterations[0, 0]),
+        "objective": ("lam", found.objective[0, 0]),
+        "support": ("lam", np.count_nonzero(coef.reshape(len(lams), -1), 1)),
+        "df": ("lam", np.count_nonzero(coef.reshape(len(lams), -1), 1)),
+        "deviance": ("lam", _explained(datafit, problem, coef, intercept)),
+    }
+    coords = {"lam": lams}
+    if problem.classes is not None and targets:
+        coords["target"] = problem.classes
+    attrs = {"kind": found.kind, "tol": tol, "seconds": seconds}
+    return xarray.Dataset(variables, coords, attrs)
+
+
+def _explained(datafit, problem, coef, intercept) -> np.ndarray:
+    """1 − deviance/null deviance for each λ."""
+    with jax.enable_x64(True):
+        W, b = problem.redo(coef, intercept)
+        axes = problem.X.ndim - 1
+        eta = np.tensordot(problem.X, W, (range(1, axes + 1), range(1, axes + 1)))  # (n, K, *targets)
+        eta, y, s = jnp.asarray(np.moveaxis(eta, 1, 0) + b[:, None]), jnp.asarray(problem.y), problem.weight
+        best = datafit.saturated(y)
+        left = jax.vmap(lambda eta: s @ (datafit.loss(eta, y) - best))(eta)
+        zero = jnp.zeros_like(y)
+        null = s @ (datafit.loss(zero + (datafit.intercept(zero, y, s) if problem.fit_intercept else 0), y) - best)
+        return np.asarray(1 - left / jnp.where(null > 0, null, 1))
