@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 STEPS = 200  # three times the halvings from one end of the float64 range to its smallest step
+APART = 10.0  # differences of outputs within which Newton's method finds its way
 
 
 def increasing_root(function: Callable, low, high, start) -> jax.Array:
@@ -36,35 +37,37 @@ def increasing_root(function: Callable, low, high, start) -> jax.Array:
 def matching_margins(eta, share, weight) -> jax.Array:
     """The b of mean 0 with Σᵢ wᵢ softmax(ηᵢ + b) = `share`, to rounding.
 
-    Newton's steps, and where they do not bring the margins nearer, b + log(share/margins), which always does
-    (Sinkhorn's iteration, slow by itself).
+    Newton's steps, damped where they do not bring the margins nearer; b + log(share/margins) meanwhile, which always
+    does (Sinkhorn's iteration, slow by itself). Outputs far apart, between which the margins jump, are first taken at
+    a temperature τ, softmax((η + b)/τ), that falls to 1.
     """
-    dtype, k = eta.dtype, eta.shape[1]
-    share = jnp.maximum(share, jnp.finfo(dtype).tiny)
+    info, k = jnp.finfo(eta.dtype), eta.shape[1]
+    share = jnp.maximum(share, info.tiny)
 
-    def margins(b):
-        p = jax.nn.softmax(eta + b)
+    def margins(b, tau):
+        p = jax.nn.softmax((eta + b) / tau)
         m = weight @ p
         return p, m, jnp.sum(jnp.abs(m - share))
 
     def step(carry):
-        b, p, m, off, _, count = carry
+        b, tau, damping, _, count = carry
+        p, m, off = margins(b, tau)
         # A multiple of the ones matrix fixes the mean of b, which changes nothing.
-        hessian = jnp.diag(m) - p.T @ (weight[:, None] * p) + jnp.ones((k, k), dtype) / k
-        newton = b - jnp.linalg.solve(hessian, m - share)
-        plain = b + jnp.log(share) - jnp.log(jnp.maximum(m, jnp.finfo(dtype).tiny))
-        p_newton, m_newton, off_newton = margins(newton)
-        p_plain, m_plain, off_plain = margins(plain)
-        near = off_newton <= 0.5 * off  # False for NaN
-        new = [
-            jnp.where(near, a, c)
-            for a, c in ((newton, plain), (p_newton, p_plain), (m_newton, m_plain), (off_newton, off_plain))
-        ]
-        better = new[3] < off
-        b, p, m, off = (jnp.where(better, a, c) for a, c in zip(new, (b, p, m, off), strict=True))
-        return b, p, m, off, better & (off > jnp.finfo(dtype).eps), count + 1
+        hessian = jnp.diag(m) - p.T @ (weight[:, None] * p) + jnp.ones((k, k), eta.dtype) / k
+        newton = b - damping * tau * jnp.linalg.solve(hessian, m - share)
+        plain = b + tau * (jnp.log(share) - jnp.log(jnp.maximum(m, info.tiny)))
+        off_newton, off_plain = margins(newton, tau)[2], margins(plain, tau)[2]
+        near = off_newton <= (1 - damping / 2) * off  # False for NaN
+        b = jnp.where(near, newton, jnp.where(off_plain < off, plain, b))
+        damping = jnp.where(near, jnp.minimum(2 * damping, 1), damping / 2)
+        enough = jnp.where(tau == 1, k * info.eps, 0.01)
+        found = (jnp.where(near, off_newton, off) <= enough) | (damping <= info.eps)
+        cooler, fresh = jnp.maximum(tau / 2, 1), jnp.ones_like(damping)
+        return b, jnp.where(found, cooler, tau), jnp.where(found, fresh, damping), found & (tau == 1), count + 1
 
-    start = jnp.log(share) - jnp.log(jnp.maximum(weight @ jax.nn.softmax(eta), jnp.finfo(dtype).tiny))
-    carry = (start, *margins(start), jnp.array(True), 0)
-    b = jax.lax.while_loop(lambda c: c[4] & (c[5] < STEPS), step, carry)[0]
+    spread = jnp.max(jnp.max(eta, 1) - jnp.min(eta, 1))
+    tau = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(spread / APART, 1))))
+    start = tau * (jnp.log(share) - jnp.log(jnp.maximum(weight @ jax.nn.softmax(eta / tau), info.tiny)))
+    carry = (start, tau, jnp.ones_like(tau), jnp.array(False), 0)
+    b = jax.lax.while_loop(lambda c: ~c[3] & (c[4] < STEPS), step, carry)[0]
     return b - jnp.mean(b)
