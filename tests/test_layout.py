@@ -26,7 +26,7 @@ ALLOWED = {  # room -> rooms it may import
     "joint": {"arrays", "pytree", "select", "constraints", "requirements"},
     "activity": {"pytree", "requirements"},
     "transforms": {"arrays", "pytree", "penalties", "constraints", "requirements", "objective"},
-    "convex": {"arrays", "pytree", "geometry", "penalties", "requirements", "conventions", "tune"},
+    "convex": {"arrays", "pytree", "geometry", "penalties", "requirements", "conventions", "tune", "sweeps"},
     "tune": {"pytree"},
     "sweeps": set(),
     "plotting": {"sweeps"},

@@ -58,6 +58,41 @@ def make_folds(n: int, folds=5, *, repeats: int = 1, stratify=None, groups=None,
     return Folds(~test, test, np.repeat(np.arange(repeats), number))
 
 
+def split(problem, y, sample_weight, folds, repeats, stratify, groups, seed) -> Folds:
+    """The folds of a problem's rows, those of `y` that have weight; stratified by its classes unless told otherwise.
+
+    Each is trained on every class.
+    """
+    n = len(y)
+    present = np.ones(n, bool) if sample_weight is None else np.asarray(sample_weight) > 0
+    counted = isinstance(folds, (int, np.integer))
+    if stratify is None:
+        stratify = problem.classes is not None and groups is None and counted
+    if isinstance(stratify, (bool, np.bool_)):
+        stratify = y if stratify else None
+    if counted or isinstance(folds, str):  # absent rows take no part
+        stratify, groups = (_labels(*named, n) for named in (("stratify", stratify), ("groups", groups)))
+        stratify, groups = (labels if labels is None else labels[present] for labels in (stratify, groups))
+        splits = make_folds(present.sum(), folds, repeats=repeats, stratify=stratify, groups=groups, seed=seed)
+    else:
+        splits = make_folds(n, folds, repeats=repeats, stratify=stratify, groups=groups, y=y)
+        splits = splits._replace(train=splits.train[:, present], test=splits.test[:, present])
+    for i, (train, test) in enumerate(zip(splits.train, splits.test, strict=True)):
+        if not (train.any() and test.any()):
+            raise ValueError(f"`cross_validate` needs rows with weight to train on and to test; fold {i} has none.")
+        if problem.classes is not None and not _has_all(problem, train):
+            raise ValueError(
+                f"`cross_validate` needs every class among the rows that a fold is trained on, not so in fold {i}: "
+                "take fewer folds, or `stratify=True`."
+            )
+    return splits
+
+
+def _has_all(problem, rows) -> bool:
+    shares = problem.y[rows].mean(0)
+    return bool(np.all(shares > 0) and (problem.y.ndim > 1 or shares < 1))
+
+
 def _places(n, number, stratify, groups, rng) -> np.ndarray:
     """The fold of each row."""
     order = np.arange(n) if rng is None else rng.permutation(n)

@@ -69,15 +69,16 @@ def ridge(
         raise ValueError(f"`ridge` needs `lams` as a number, of shape (K,){own}; got shape {lams.shape}.")
     if not (lams >= 0).all():
         raise ValueError(f"`ridge` needs `lams` >= 0, got {lams[~(lams >= 0)][0]}.")
+    _check_loo(loo)
     weight = None if sample_weight is None else problem.weight
-    fits = _closed_form(np, problem.X, problem.y, lams, weight, problem.fit_intercept, loo)
+    fits = closed_form(np, problem.X, problem.y, lams, weight, problem.fit_intercept, loo)
     coef, intercept = problem.undo(fits.coef, fits.intercept)
     own = ["target"] * len(targets)
     per_lam = ["lam", *own] if lams.ndim > 1 else ["lam"]
     rows = range(len(problem.y)) if sample_weight is None else np.flatnonzero(sample_weight)
     data = xarray.Dataset(
         {
-            "coef": (["lam", *feature_dims(problem), *own], coef),
+            "coef": (["lam", *feature_dims(problem.X.ndim - 1), *own], coef),
             "intercept": (["lam", *own], intercept),
             "df": (per_lam, fits.df),
             "loo": (["lam", "sample", *own], fits.loo),
@@ -88,9 +89,8 @@ def ridge(
     return data.isel(lam=0) if lams.ndim == 0 else data
 
 
-def feature_dims(problem) -> list[str]:
+def feature_dims(axes: int) -> list[str]:
     """The names of the axes of X beyond the first."""
-    axes = problem.X.ndim - 1
     return ["feature"] if axes == 1 else [f"feature_{i}" for i in range(axes)]
 
 
@@ -136,18 +136,22 @@ def ridge_svd(X, y, lams, weight=None, *, fit_intercept: bool = True, loo: str =
     >>> ridge_svd(X, y, jnp.array([0.0, 2 / 3])).coef.round(4).tolist()
     [[2.0], [1.0]]
     """
+    _check_loo(loo)
     X, y = jnp.asarray(X), jnp.asarray(y)
     dtype = widest([v.dtype for v in (X, y) if jnp.issubdtype(v.dtype, jnp.floating)])
     X, y, lams = X.astype(dtype), y.astype(dtype), jnp.asarray(lams, dtype)
     weight = weight if weight is None else jnp.asarray(weight, dtype)
     with jax.default_matmul_precision("highest"):
-        return _closed_form(jnp, X, y, lams, weight, fit_intercept, loo)
+        return closed_form(jnp, X, y, lams, weight, fit_intercept, loo)
 
 
-def _closed_form(xp, X, y, lams, weight, fit_intercept, loo) -> RidgePath:
-    """The fits by NumPy, `xp`, with nothing to compile; or by `jax.numpy`."""
+def _check_loo(loo) -> None:
     if loo not in ("sum", "mean"):
         raise ValueError(f'`ridge` needs `loo` to be "sum" or "mean", got {loo!r}.')
+
+
+def closed_form(xp, X, y, lams, weight, fit_intercept, loo) -> RidgePath:
+    """The fits by NumPy, `xp`, with nothing to compile; or by `jax.numpy`. With `loo` None, no residuals nor GCV."""
     n, features, targets = len(X), X.shape[1:], y.shape[1:]
     X, y = X.reshape(n, -1), y.reshape(n, -1)
     s = xp.full(n, 1 / n, X.dtype) if weight is None else weight / xp.sum(weight)
@@ -160,6 +164,10 @@ def _closed_form(xp, X, y, lams, weight, fit_intercept, loo) -> RidgePath:
     coef = xp.swapaxes(factors.vt, 0, 1) @ (factors.d[:, None] * inverse * uy)
     intercept = center[1] - xp.sum(center[0][:, None] * coef, 1)
     df = xp.sum(d2 * inverse, 1)
+    coef, intercept = coef.reshape(-1, *features, *targets), intercept.reshape(-1, *targets)
+    df = df[:, 0] if df.shape[1] == 1 else df
+    if loo is None:
+        return RidgePath(coef, intercept, df, None, None)
 
     finite = xp.minimum(lams, xp.square(factors.d[0] / xp.finfo(X.dtype).eps))  # as good as ∞, where ∞/∞ is NaN
     if loo == "sum" or weight is None:
@@ -168,16 +176,10 @@ def _closed_form(xp, X, y, lams, weight, fit_intercept, loo) -> RidgePath:
         each = functools.partial(_left_out_by_row, xp, factors, 1 - s[:, None, None])
         residuals = jax.lax.map(each, finite[:, 0]) if xp is jnp else np.stack([each(lam) for lam in finite[:, 0]])
     residuals = residuals / xp.sqrt(xp.where(s > 0, s, 1))[:, None]
-    absent = y - X @ coef - intercept[:, None]  # a row without weight is left out of every fit
-    residuals = xp.where((s > 0)[:, None], residuals, absent)
+    absent = y - X @ coef.reshape(len(coef), X.shape[1], -1) - intercept.reshape(len(coef), 1, -1)
+    residuals = xp.where((s > 0)[:, None], residuals, absent)  # a row without weight is left out of every fit
     gcv = _generalised(xp, factors, finite, xp.sum(s > 0), fit_intercept)
-    return RidgePath(
-        coef.reshape(-1, *features, *targets),
-        intercept.reshape(-1, *targets),
-        df[:, 0] if df.shape[1] == 1 else df,
-        residuals.reshape(-1, n, *targets),
-        gcv.reshape(-1, *targets),
-    )
+    return RidgePath(coef, intercept, df, residuals.reshape(-1, n, *targets), gcv.reshape(-1, *targets))
 
 
 def _factorise(xp, X, y, s, fit_intercept) -> _Factors:

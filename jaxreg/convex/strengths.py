@@ -70,6 +70,18 @@ def at_lams(api: str, penalty, lams, l1_ratios=None):
     return new
 
 
+def check_at_lams(api: str, penalty, l1_ratios=None) -> None:
+    """Refuse a penalty without a strength, or l1_ratios that are none of its numbers."""
+    strength_name(api, penalty)
+    if l1_ratios is None:
+        return
+    if not hasattr(penalty, "l1_ratio"):
+        raise TypeError(f"`{api}` needs a penalty with an `l1_ratio` to vary, got `{type(penalty).__name__}`.")
+    ratios = np.asarray(l1_ratios, np.float64)
+    if ratios.ndim != 1 or ratios.size == 0 or not ((ratios >= 0) & (ratios <= 1)).all():
+        raise ValueError(f"`{api}` needs `l1_ratios` as a list of numbers in [0, 1], got {l1_ratios!r}.")
+
+
 def strength_name(api: str, penalty) -> str:
     """The field that holds the strength of a penalty."""
     for name in ("lam", "lams"):
