@@ -2,6 +2,7 @@
 
 from jaxreg.convex.certificate import Certificate as Certificate
 from jaxreg.convex.certificate import certify as certify
+from jaxreg.convex.cross_validate import cross_validate as cross_validate
 from jaxreg.convex.datafits import Datafit as Datafit
 from jaxreg.convex.datafits import Huber as Huber
 from jaxreg.convex.datafits import Logistic as Logistic
