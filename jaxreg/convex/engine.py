@@ -10,6 +10,7 @@ from jaxreg.convex import certificate
 from jaxreg.convex.columns import per_feature
 from jaxreg.convex.datafits import Squared
 from jaxreg.convex.lanes import Layout
+from jaxreg.convex.lasso import WIDEST, factors, lasso_paths
 from jaxreg.convex.least_squares import LeastSquares
 from jaxreg.convex.problem import Problem
 from jaxreg.convex.smooth import Smooth
@@ -54,36 +55,68 @@ def paths(
             datafit, problem, train, standardize, layout, kind
         )
         lead = len(train), families, strengths
-        w = np.zeros((*lead, max(problem.y[0].size, 1), model.width))
-        value, objective = np.full(lead, np.inf), np.zeros(lead)
-        iterations = np.zeros(lead, int)
-        warm = np.zeros((lead[0], families, 1, *w.shape[3:]))
-        if start is not None:
-            warm = warm + np.asarray(layout.flat(jnp.asarray(start)))
+        found = _Found(
+            np.zeros((*lead, max(problem.y[0].size, 1), model.width)),
+            np.full(lead, np.inf),
+            np.zeros(lead),
+            np.zeros(lead, int),
+        )
+        lasso = factors(penalties, layout) if isinstance(model, LeastSquares) and model.width <= WIDEST else None
+        if lasso is not None:
+            found.w[:], found.iterations[:] = lasso_paths(model, *lasso)
+            value, objective, _ = model.judge(_lanes(penalties, len(train)), _flat(found.w))
+            found.value[:], found.objective[:] = (np.reshape(x, lead) for x in (value, objective))
+        elif start is not None:
+            found.w[:, :, 0] = np.asarray(layout.flat(jnp.asarray(start)))
+        warm = found.w[:, :, :1]
         for first in range(0, strengths, BLOCK):
             block = np.s_[:, :, first : first + BLOCK]
-            lanes = jax.tree.map(lambda leaf: _lanes(leaf[block[1:]], len(train)), penalties)
-            begin = np.broadcast_to(warm, w[block].shape)
-            shape = begin.shape[:3]
-            found = solve_block(model, lanes, begin.reshape(shape[0], -1, *begin.shape[3:]), tol, max_iter)
-            w[block], value[block], objective[block], iterations[block] = (
-                np.asarray(x).reshape(shape + x.shape[2:]) for x in found
-            )
-            warm = w[:, :, first + shape[2] - 1 : first + shape[2]]
-        return _undone(model, problem, w, value, objective, iterations, kind)
+            if np.any(~(found.value[block] <= tol)):
+                _solve_block(model, penalties, found, block, warm, lasso is not None, tol, max_iter)
+            warm = found.w[:, :, first : first + BLOCK][:, :, -1:]
+        return _undone(model, problem, found, kind)
 
 
-def _lanes(leaf, folds):
-    """(R, B, ...) -> (F, R·B, ...)."""
-    flat = leaf.reshape(-1, *leaf.shape[2:])
-    return jnp.broadcast_to(flat, (folds, *flat.shape))
+class _Found(NamedTuple):
+    """Solutions so far, of scaled columns, (F, R, K, ...)."""
+
+    w: np.ndarray
+    value: np.ndarray
+    objective: np.ndarray
+    iterations: np.ndarray
 
 
-def _undone(model, problem, w, value, objective, iterations, kind) -> Paths:
-    layout = model.layout
+def _solve_block(model, penalties, found, block, warm, ahead, tol, max_iter):
+    """Put the solutions of a block of strengths in `found`; `ahead`, it starts at what is there."""
+    start = found.w[block] if ahead else np.broadcast_to(warm, found.w[block].shape)
+    lanes = _lanes(jax.tree.map(lambda leaf: leaf[block[1:]], penalties), len(start))
+    w, value, objective, iterations = solve_block(model, lanes, _flat(start), tol, max_iter)
+    shape = start.shape[:3]
+    found.w[block], found.value[block] = w.reshape(start.shape), value.reshape(shape)
+    found.objective[block] = objective.reshape(shape)
+    found.iterations[block] += iterations.reshape(shape)
+
+
+def _flat(w):
+    """(F, R, K, ...) -> (F, R·K, ...)."""
+    return w.reshape(w.shape[0], -1, *w.shape[3:])
+
+
+def _lanes(penalties, folds):
+    """Leaves (R, K, ...) -> (F, R·K, ...)."""
+
+    def lanes(leaf):
+        flat = leaf.reshape(-1, *leaf.shape[2:])
+        return jnp.broadcast_to(flat, (folds, *flat.shape))
+
+    return jax.tree.map(lanes, penalties)
+
+
+def _undone(model, problem, found, kind) -> Paths:
+    layout, w = model.layout, found.w
     b = model.intercept(w)
     own = w if model.scale is None else w / np.asarray(model.scale)[:, None, None, None]
     coef = own.reshape(own.shape[:-1] + layout.features)
     coef, b = (np.moveaxis(coef, 3, -1), b) if layout.targets else (coef[:, :, :, 0], b[..., 0])
     coef, b = problem.undo(coef, b)
-    return Paths(coef, b, value, objective, iterations, kind)
+    return Paths(coef, b, found.value, found.objective, found.iterations, kind)

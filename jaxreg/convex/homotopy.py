@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+DEPENDENT = 1e-10  # of its square, what of a column is not in the span of the active ones
+
 
 class Knots(NamedTuple):
     """w(λ) = fixed − λ·slope from each knot up to the one before."""
@@ -18,8 +20,8 @@ class Knots(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="most")
-def homotopy(gram, linear, strength, lam_min, most: int) -> Knots:
-    r"""Every knot of argmin_w ½‖w‖²_G − ⟨c, w⟩ + λΣ sⱼ|wⱼ| from λ_max down to `lam_min`.
+def homotopy(gram, linear, strength, signs, lam_max, lam_min, most: int) -> Knots:
+    r"""Every knot of argmin_w ½‖w‖²_G − ⟨c, w⟩ + λΣ sⱼ|wⱼ| from `lam_max` down to `lam_min`.
 
     A tableau holds −G_AA⁻¹, G_AA⁻¹G_AB and the Schur complement of the active set A, and, in two rows more, u and v
     with w_A = (u − λv)_A and the correlations c_B = (u − λv)_B. At a knot one weight enters or leaves: one pivot, a
@@ -29,6 +31,8 @@ def homotopy(gram, linear, strength, lam_min, most: int) -> Knots:
         gram: (p, p), G.
         linear: (p,), c.
         strength: (p,), s > 0.
+        signs: (p,), those of the solution at `lam_max`; zeros if it is 0.
+        lam_max: where to begin.
         lam_min: where to stop.
         most: knots to stop at.
 
@@ -49,11 +53,13 @@ def homotopy(gram, linear, strength, lam_min, most: int) -> Knots:
         k, lam, tableau, signs, ends, lines = carry
         u, v = jax.lax.optimization_barrier((tableau[p], tableau[p + 1]))
         active = signs != 0
+        # A column that depends on the active ones keeps its place between the bounds for as long as they are active.
+        free = ~active & (jnp.diagonal(tableau) > DEPENDENT * diagonal)
         # λ at which a correlation reaches ±λs, for those that approach it; at which a weight reaches 0, likewise.
         above = jnp.where(strength + v > 0, u / (strength + v), -jnp.inf)
         below = jnp.where(strength - v > 0, -u / (strength - v), -jnp.inf)
         zero = jnp.where(signs * v < 0, u / v, -jnp.inf)
-        reached = jnp.where(active, zero, jnp.maximum(above, below))
+        reached = jnp.where(active, zero, jnp.where(free, jnp.maximum(above, below), -jnp.inf))
         j = jnp.argmax(reached).astype(jnp.int32)
         now = jnp.minimum(reached[j], lam)
         lines = lines.at[k].set(jnp.where(active, jnp.stack([u, v]), 0))
@@ -74,17 +80,43 @@ def homotopy(gram, linear, strength, lam_min, most: int) -> Knots:
         signs = jnp.where(column[0] == j, jnp.where(leaves, 0, sign), signs)
         return k + 1, now, tableau, signs, ends, lines
 
-    start = jnp.concatenate([gram, linear[None], jnp.zeros((1, p), gram.dtype)])
-    highest = jnp.max(jnp.abs(linear) / strength)
+    diagonal = jnp.diagonal(gram)
+    signs = signs * strength
+    start = jax.lax.cond(jnp.any(signs != 0), _swept, _plain, gram, linear, signs)
     ends, lines = jnp.zeros(most, gram.dtype), jnp.zeros((most, 2, p), gram.dtype)
-    carry = (jnp.int32(0), highest, start, jnp.zeros_like(linear), ends, lines)
+    carry = (jnp.int32(0), jnp.asarray(lam_max, gram.dtype), start, signs, ends, lines)
     k, _, _, _, ends, lines = jax.lax.while_loop(unfinished, pivot, carry)
     return Knots(ends, lines[:, 0], lines[:, 1], k)
 
 
-def at(knots: Knots, lams) -> np.ndarray:
-    """w at each of `lams`, (K, p); below the last knot, as on the last line."""
-    count = int(knots.count)
-    ends = np.asarray(knots.lam)[:count]
-    place = np.minimum(np.searchsorted(-ends, -np.asarray(lams)), count - 1)
-    return np.asarray(knots.fixed)[place] - np.asarray(lams)[:, None] * np.asarray(knots.slope)[place]
+def _plain(gram, linear, signs):
+    """The tableau of an empty active set."""
+    return jnp.concatenate([gram, linear[None], jnp.zeros_like(signs)[None]])
+
+
+def _swept(gram, linear, signs):
+    """The tableau of the active set where `signs` are not 0, by one factorization."""
+    active = signs != 0
+    both = active[:, None] & active[None]
+    eye = jnp.eye(len(linear), dtype=gram.dtype)
+    factor = jax.scipy.linalg.cho_factor(jnp.where(both, gram, eye), lower=True)
+    inverse = jnp.where(both, jax.scipy.linalg.cho_solve(factor, eye), 0)
+    across = inverse @ jnp.where(active[:, None], gram, 0)  # G_AA⁻¹G_A·
+    schur = gram - jnp.where(active[:, None], gram, 0).T @ across
+    tableau = jnp.where(active[:, None], jnp.where(active[None], -inverse, across), 0)
+    tableau = jnp.where(active[:, None], tableau, jnp.where(active[None], across.T, schur))
+    rows = jnp.stack([linear, signs])
+    solved = jnp.where(active, rows, 0) @ inverse
+    return jnp.concatenate(
+        [tableau, jnp.where(active, solved, jnp.stack([linear, jnp.zeros_like(signs)]) - solved @ gram)]
+    )
+
+
+def at(knots: Knots, lams) -> tuple[np.ndarray, np.ndarray]:
+    """w at each of `lams`, (K, p), and the knots above it; below the last knot, as on the last line."""
+    count, lams = int(knots.count), np.asarray(lams)
+    if count == 0:
+        return np.zeros((len(lams), knots.fixed.shape[1])), np.zeros(len(lams), int)
+    place = np.minimum(np.searchsorted(-np.asarray(knots.lam)[:count], -lams), count - 1)
+    w = np.asarray(knots.fixed)[place] - lams[:, None] * np.asarray(knots.slope)[place]
+    return w, place

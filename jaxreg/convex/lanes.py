@@ -14,8 +14,8 @@ class Layout(NamedTuple):
     targets: tuple[int, ...]  # () or (t,)
 
     def coef(self, w):
-        """(t, p) -> (*features, *targets)."""
-        w = w.reshape(w.shape[:1] + self.features)
+        """(t, p), or a flat (1, t·p) -> (*features, *targets)."""
+        w = w.reshape((self.targets or (1,)) + self.features)
         return jnp.moveaxis(w, 0, -1) if self.targets else w[0]
 
     def flat(self, coef):
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
         def one(penalty, w, *rest):
             out = fn(penalty, self.coef(w), *rest)
-            return self.flat(out) if out.shape == self.features + self.targets else out
+            return self.flat(out).reshape(w.shape) if out.shape == self.features + self.targets else out
 
         return jax.vmap(jax.vmap(one))
 
@@ -41,3 +41,21 @@ def dot(a, b) -> jax.Array:
 def pick(choice, a, b) -> jax.Array:
     """The lanes of `a` where `choice`, those of `b` elsewhere."""
     return jnp.where(choice[..., None, None], a, b)
+
+
+class State(NamedTuple):
+    """Where every lane is."""
+
+    w: jax.Array  # (F, L, t, p)
+    product: jax.Array  # Gw
+    y: jax.Array  # extrapolated
+    y_product: jax.Array
+    momentum: jax.Array  # (F, L)
+    bound: jax.Array  # (F, L), of the curvature
+
+
+@jax.jit
+def fresh(quadratic, w, bound) -> State:
+    """At w, without momentum."""
+    product = quadratic.product(w)
+    return State(w, product, w, product, jnp.ones_like(bound), bound)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scale, moments
 from jaxreg.convex.lanes import Layout
-from jaxreg.convex.quadratic import Quadratic, certified, descend, largest_curvature
+from jaxreg.convex.quadratic import Quadratic, certified, descend
 
 GRAM = 2**23  # entries of the Gram matrices of all folds that are kept
 
@@ -21,6 +21,7 @@ class LeastSquares:
         del datafit
         self.layout, self.kind, self.dtype = layout, kind, problem.dtype
         n = len(problem.weight)
+        self.rows = n
         self.X = jnp.asarray(problem.X.reshape(n, -1))
         y = problem.y.reshape(n, -1)
         self.offset = problem.weight @ y if problem.fit_intercept else np.zeros(y.shape[1])
@@ -49,13 +50,12 @@ class LeastSquares:
         return Quadratic(gram, take(self.linear, columns, 2), self.energy)
 
     def solve(self, penalties, start, columns, tol, max_iter):
-        """(w, certificate, objective, iterations) on some columns; lanes (F, L)."""
+        """(w, certificate, iterations) on some columns; lanes (F, L)."""
         quadratic = self.some(columns)
         return descend(
             quadratic,
             penalties,
             start,
-            largest_curvature(quadratic.gram),
             tol,
             layout=self._narrow(len(columns)),
             kind=self.kind,

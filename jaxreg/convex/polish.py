@@ -1,9 +1,11 @@
 """Conjugate gradients on the support: where the signs are right, the rest is a linear system."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from jaxreg.convex.lanes import dot, pick
+from jaxreg.convex.lanes import State, dot, pick
 from jaxreg.convex.support import free
 from jaxreg.penalties import L1, ElasticNet, GroupL2, Huber, SparseGroup, SquaredL2
 
@@ -16,11 +18,13 @@ def polishable(penalty) -> bool:
     return isinstance(penalty, SMOOTH_ON_SUPPORT)
 
 
-def polished(quadratic, penalties, w, product, wanted, layout):
-    """One Newton step on the support of each `wanted` lane: (w, Gw, whether it lowered the objective).
+@functools.partial(jax.jit, static_argnames="layout")
+def polished(quadratic, penalties, state, wanted, layout):
+    """The state after a Newton step on the support of each `wanted` lane, where it lowered the objective.
 
     Weights that would change sign become 0, or, if that is no better, the step ends where the first one does.
     """
+    w, product = state.w, state.product
     price = layout.on_flat(lambda pen, x: pen.value(x))
     slope = layout.on_flat(lambda pen, x: jax.grad(pen.value)(x))
     bend = layout.on_flat(lambda pen, x, d: jax.jvp(jax.grad(pen.value), (x,), (layout.coef(d),))[1])
@@ -56,5 +60,8 @@ def polished(quadratic, penalties, w, product, wanted, layout):
     whole_product, part_product = quadratic.product(whole), quadratic.product(part)
     now, one, two = objective(w, product), objective(whole, whole_product), objective(part, part_product)
     first = one <= two
-    low = jnp.where(first, one, two)
-    return pick(first, whole, part), pick(first, whole_product, part_product), wanted & (low < now)
+    better = wanted & (jnp.where(first, one, two) < now)
+    w = pick(better, pick(first, whole, part), w)
+    product = pick(better, pick(first, whole_product, part_product), product)
+    y, y_product = pick(better, w, state.y), pick(better, product, state.y_product)
+    return State(w, product, y, y_product, jnp.where(better, 1, state.momentum), state.bound)

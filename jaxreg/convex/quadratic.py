@@ -1,13 +1,15 @@
 """Least squares from their Gram matrices: every lane at once, by accelerated proximal gradient and a polish."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreg.convex.dual import feasible
-from jaxreg.convex.lanes import Layout, dot, pick
+from jaxreg.convex.lanes import Layout, State, dot, fresh, pick
 from jaxreg.convex.polish import polishable, polished
 
 STEPS = 25  # of the first rounds
@@ -26,10 +28,6 @@ class Quadratic(NamedTuple):
         folds, lanes, targets, p = w.shape
         out = jnp.einsum("fap,fpq->faq", w.reshape(folds, lanes * targets, p), self.gram.astype(w.dtype))
         return out.reshape(w.shape)
-
-    def astype(self, dtype):
-        """The same in another dtype."""
-        return Quadratic(*(x.astype(dtype) for x in self))
 
 
 def loss(quadratic, w, product):
@@ -90,17 +88,7 @@ def largest_curvature(gram):
     return jnp.maximum(jax.vmap(one)(gram), jnp.finfo(gram.dtype).tiny)
 
 
-class State(NamedTuple):
-    """Where every lane is."""
-
-    w: jax.Array
-    product: jax.Array  # Gw
-    y: jax.Array  # extrapolated
-    y_product: jax.Array
-    momentum: jax.Array  # (F, L)
-    bound: jax.Array  # (F, L), of the curvature
-
-
+@functools.partial(jax.jit, static_argnames="layout")
 def advance(quadratic, penalties, state: State, steps, layout: Layout) -> State:
     """Steps of accelerated proximal gradient, one product with the Gram matrices each.
 
@@ -127,15 +115,13 @@ def advance(quadratic, penalties, state: State, steps, layout: Layout) -> State:
     return jax.lax.fori_loop(0, steps, step, state)
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "kind", "max_iter", "dtype"))
-def descend(quadratic, penalties, start, bound, tol, *, layout, kind, max_iter, dtype):
+def descend(quadratic, penalties, start, tol, *, layout, kind, max_iter, dtype):
     """Rounds of steps and a polish until every lane is certified, stands still, or `max_iter` steps are done.
 
     Args:
         quadratic: in float64.
         penalties: leaves with leading axes (F, L).
         start: (F, L, t, p).
-        bound: (F,), on the curvature.
         tol: on the certificate.
         layout: of the coefficients.
         kind: of the certificate.
@@ -143,49 +129,38 @@ def descend(quadratic, penalties, start, bound, tol, *, layout, kind, max_iter, 
         dtype: of the iterates; certificates are float64.
 
     Returns:
-        (w, certificate, cost, iterations): (F, L, t, p), (F, L), the objective (F, L), and a number for all.
+        (w, certificate, iterations): (F, L, t, p), (F, L), and a number for all.
     """
-    narrow = quadratic.astype(dtype)
-    thin = jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, penalties)
-    polish = polishable(penalties)
+    narrow, thin = (cast(x, dtype) for x in (quadratic, penalties))
+    bound = jnp.broadcast_to(largest_curvature(narrow.gram)[:, None], start.shape[:2])
+    best, value, last = np.array(start, np.float64), np.full(start.shape[:2], np.inf), np.zeros(start.shape[:2], int)
+    iterations = 0
 
-    def certificate(w, product):
-        w = w.astype(jnp.float64)
-        product = product if dtype == jnp.float64 else quadratic.product(w)
-        return certified(quadratic, penalties, w, product, layout=layout, kind=kind)[:2]
+    def look(state, count):
+        w = state.w.astype(np.float64)
+        product = state.product if dtype == np.float64 else quadratic.product(w)
+        new = np.asarray(certified(quadratic, penalties, w, product, layout=layout, kind=kind)[0])
+        better = new < value
+        best[better], value[better], last[better] = np.asarray(w)[better], new[better], count
 
-    def fresh(w, product, bound):
-        return State(w, product, w, product, jnp.ones_like(bound), bound)
-
-    def refine(state, done):
-        w, product, better = polished(narrow, thin, state.w, state.product, ~done, layout)
-        return jax.tree.map(
-            lambda a, b: pick(better, a, b) if a.ndim == 4 else jnp.where(better, a, b),
-            fresh(w, product, state.bound),
-            state,
-        )
-
-    def body(carry):
-        count, state, best, value, cost, iterations, last = carry
-        steps = STEPS * 2 ** (count // 3)
-        state = advance(narrow, thin, state, steps, layout)
-        if polish:
-            done = certificate(state.w, state.product)[0] <= tol
-            state = jax.lax.cond(jnp.all(done), lambda s, _: s, refine, state, done)
-        new, total = certificate(state.w, state.product)
-        better = ~(new >= value)
-        kept = pick(better, state.w, best), jnp.where(better, new, value), jnp.where(better, total, cost)
-        return count + 1, state, *kept, iterations + steps, jnp.where(better, count, last)
-
-    def unfinished(carry):
-        count, _, _, value, _, iterations, last = carry
+    def unfinished(count):
         # A lane stands still that got no better in `PATIENCE` rounds, each longer than those before.
-        return (iterations < max_iter) & jnp.any(~(value <= tol) & (count - last <= PATIENCE))
+        return iterations < max_iter and np.any((value > tol) & (count - last <= PATIENCE))
 
-    w = start.astype(dtype)
-    product = narrow.product(w)
-    value, cost = certificate(w, product)
-    bounds = jnp.broadcast_to(bound[:, None], w.shape[:2]).astype(dtype)
-    carry = 0, fresh(w, product, bounds), w, value, cost, 0, jnp.zeros(w.shape[:2], int)
-    _, _, w, value, cost, iterations, _ = jax.lax.while_loop(unfinished, body, carry)
-    return w.astype(jnp.float64), value, cost, iterations
+    state = fresh(narrow, jnp.asarray(start, dtype), bound)
+    look(state, 0)
+    for count in itertools.count():
+        if not unfinished(count):
+            return best, value, iterations
+        steps = min(STEPS * 2 ** (count // 3), max_iter - iterations)
+        state = advance(narrow, thin, state, steps, layout)
+        iterations += steps
+        look(state, count)
+        if polishable(penalties) and np.any(value > tol):
+            state = polished(narrow, thin, state, jnp.asarray(value > tol), layout)
+            look(state, count)
+
+
+def cast(tree, dtype):
+    """Numbers of a tree in another dtype."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
