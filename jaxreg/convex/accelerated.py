@@ -13,6 +13,7 @@ SHRINK = 0.5
 
 class _State(NamedTuple):
     w: jax.Array  # accepted
+    slope: jax.Array  # ∇f(w), where it is known
     y: jax.Array  # extrapolated
     t: jax.Array  # momentum
     step: jax.Array
@@ -87,60 +88,54 @@ def minimise(
     def shrink(w, step):
         return ravel_pytree(prox(unravel(w), step))[0].astype(dtype)
 
-    def measure(w, step):
-        g = evaluate(w)[1]
+    def measure(s):
         if residual is None:
-            return jnp.max(jnp.abs(w - shrink(w - step * g, step)), initial=0) / step
-        return jnp.asarray(residual(unravel(w), unravel(g)), dtype)
-
-    def total(w):
-        return evaluate(w)[0] + cost(unravel(w)) if cost is not None else jnp.zeros((), dtype)
+            return jnp.max(jnp.abs(s.w - shrink(s.w - s.step * s.slope, s.step)), initial=0) / s.step
+        return jnp.asarray(residual(unravel(s.w), unravel(s.slope)), dtype)
 
     def iterate(_, s):
         f, g = evaluate(s.y)
         z = shrink(s.y - s.step * g, s.step)
         d = z - s.y
-        good, fresh = jnp.isfinite(f), s.t == 1
-        if backtrack or cost is not None:
-            fz, gz = evaluate(z)
+        fz, gz = evaluate(z) if backtrack or cost is not None else (f, s.slope)
+        short = jnp.ones((), bool)
         if backtrack:
             bound = jnp.sum(jnp.square(d)) / s.step
             flat = jnp.abs(fz - f) <= near * jnp.maximum(jnp.abs(fz), jnp.abs(f))
             below = jnp.where(flat, jnp.sum((gz - g) * d) <= bound, fz <= f + jnp.sum(g * d) + bound / 2)
             short = jnp.isfinite(fz) & below
-        else:
-            short = jnp.ones((), bool)
+        good, total = jnp.isfinite(f), s.cost
         if cost is not None:
-            fz = fz + cost(unravel(z))
+            total = fz + cost(unravel(z))
             # A plain step that fits its bound cannot raise the cost but by rounding.
-            good = good & (fresh | (fz <= s.cost + rounding * jnp.abs(s.cost)))
-            fz = jnp.minimum(fz, s.cost)
-        else:
-            fz = s.cost
-        taken = short & good
+            good = good & ((s.t == 1) | (total <= s.cost + rounding * jnp.abs(s.cost)))
+            total = jnp.minimum(total, s.cost)
         restart = jnp.sum(d * (z - s.w)) < 0
         step = jnp.where(short, s.step * (GROW if backtrack else 1), s.step * SHRINK)
         t = (1 + jnp.sqrt(1 + 4 * jnp.square(s.t) * (s.step / step))) / 2
         y = jnp.where(restart, z, z + (s.t - 1) / t * (z - s.w))
-        after = _State(z, y, jnp.where(restart, 1, t), step, fz)
+        after = _State(z, gz, y, jnp.where(restart, 1, t), step, total)
         # Where the cost would rise, or f overflows at y, go on from w; where the step is too long, try a shorter one.
-        again = _State(s.w, jnp.where(good, s.y, s.w), jnp.where(good, s.t, 1), step, s.cost)
-        return jax.tree.map(lambda a, b: jnp.where(taken, a, b).astype(a.dtype), after, again)
+        again = _State(s.w, s.slope, jnp.where(good, s.y, s.w), jnp.where(good, s.t, 1), step, s.cost)
+        return jax.tree.map(lambda a, b: jnp.where(short & good, a, b).astype(a.dtype), after, again)
 
     def block(carry):
         state, iterations, _, _ = carry
         after = jax.lax.fori_loop(0, every, iterate, state)
+        if not backtrack and cost is None:
+            after = after._replace(slope=evaluate(after.w)[1])
         moved = jnp.max(jnp.abs(after.w - state.w), initial=0) > rounding * jnp.max(jnp.abs(after.w), initial=0)
         # A block of trials that all failed has moved nothing, but has a shorter step.
-        moved = moved | (after.step < state.step)
-        return after, iterations + every, measure(after.w, after.step), moved
+        return after, iterations + every, measure(after), moved | (after.step < state.step)
 
     def unfinished(carry):
         _, iterations, size, moved = carry
-        return (size > tol) & (iterations < max_iter) & moved
+        return ~(size <= tol) & (iterations < max_iter) & moved
 
     step = jnp.asarray(step, dtype)
-    state = _State(w0, w0, jnp.ones((), dtype), step, total(w0))
-    start = state, jnp.zeros((), jnp.int32), measure(w0, step), jnp.ones((), bool)
+    f, slope = evaluate(w0)
+    total = jnp.zeros((), dtype) if cost is None else f + cost(unravel(w0)).astype(dtype)
+    state = _State(w0, slope, w0, jnp.ones((), dtype), step, total)
+    start = state, jnp.zeros((), jnp.int32), measure(state), jnp.ones((), bool)
     state, iterations, size, _ = jax.lax.while_loop(unfinished, block, start)
     return unravel(state.w), iterations, size
