@@ -84,10 +84,9 @@ def cross_validate(
     Raises:
         ValueError: for data no problem can be made of, folds that do not fit them, or strengths that are not positive.
 
-    >>> from jaxreg import L1
-    >>> from jaxreg.convex import Squared
+    >>> from jaxreg import SquaredL2
     >>> x = np.arange(12.0)
-    >>> cv = cross_validate(Squared(), L1(1.0), np.stack([x, x % 2], 1), 2 * x, lams=[8.0, 1.0, 0.1], folds=3)
+    >>> cv = cross_validate(Squared(), SquaredL2(1.0), np.stack([x, x % 2], 1), 2 * x, lams=[8.0, 1.0, 0.1], folds=3)
     >>> cv["error"].dims, cv.best("error", over="fold")["lam"].item()
     (('fold', 'lam'), 0.1)
 
