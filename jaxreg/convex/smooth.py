@@ -12,6 +12,7 @@ from jaxreg.convex.certificate import KINDS
 from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scale
 from jaxreg.convex.lanes import Layout
+from jaxreg.convex.newton import ENTRIES, newton
 from jaxreg.penalties import L0, MCP, SCAD, GroupMCP, LogSum, LpHalf
 
 NONCONVEX = (L0, MCP, SCAD, LogSum, LpHalf, GroupMCP)
@@ -54,6 +55,11 @@ class Smooth:
         scale = None if self.scale is None else jnp.where((s := take(self.scale, columns, 1)) > 0, s, 1)
         rows = self.rows._replace(X=take(self.rows.X, columns, 1), scale=scale)
         layout = self.layout if len(columns) == self.width else self.layout._replace(features=(len(columns),))
+        unknowns = start.shape[2] * len(columns)
+        if start.shape[0] * start.shape[1] * unknowns**2 <= ENTRIES and not isinstance(penalties, NONCONVEX):
+            options = {"layout": layout, "kind": self.kind, "fit_intercept": self.fit_intercept}
+            judge = functools.partial(_judge, self.datafit, rows, **options)
+            return newton(self, rows, penalties, start, tol, layout=layout, judge=judge, max_iter=max_iter)
         return _minimise(
             self.datafit,
             rows,
