@@ -144,11 +144,13 @@ def first_calls(name, problem, tols):
         np.savez(file, **problem._asdict())
         for tol in tols:
             found[f"{tol:g}"] = contenders.cold(file, tol)
-    print(f"\n{name}: seconds in a fresh process\n\n| tol | cache | import | device | first call | second, new data |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n{name}: seconds in a fresh process\n")
+    print("| tol | cache | import | device | first call | of the processor | second, new data |")
+    print("|---|---|---|---|---|---|---|")
     for tol, caches in found.items():
         for cache, s in caches.items():
-            print(f"| {tol} | {cache} | {s['import']:.2f} | {s['device']:.2f} | {s['first']:.3f} | {s['second']:.3f} |")
+            cells = (f"{s[key]:.3f}" for key in ("import", "device", "first", "first, CPU", "second"))
+            print(f"| {tol} | {cache} | {' | '.join(cells)} |")
     return found
 
 
