@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxreg.convex.datafits import Datafit
+from jaxreg.convex.targets import array
 
 SCALES = {None: None, False: None, True: "std", "std": "std", "sample_std": "sample_std", "norm": "norm"}
 
@@ -71,7 +72,7 @@ def prepare(api: str, datafit, X, y, sample_weight=None, fit_intercept=True, sta
         raise TypeError(f"`{api}` needs True or False as `fit_intercept`, got {fit_intercept!r}.")
     if not isinstance(standardize, (str, bool, type(None))) or standardize not in SCALES:
         raise ValueError(f'`{api}` needs `standardize` in None, "std", "sample_std", "norm", got {standardize!r}.')
-    X, dtype = _matrix(api, X, y)
+    X, y, dtype = _matrix(api, X, y)
     weight = _weight(api, sample_weight, len(X))
     n = np.count_nonzero(weight)
     if n < 2:
@@ -79,7 +80,7 @@ def prepare(api: str, datafit, X, y, sample_weight=None, fit_intercept=True, sta
         raise ValueError(f"`{api}` needs two rows{counted} at least, got {n}.")
     if n < len(X):
         rows = weight > 0
-        X, y, weight = X[rows], np.asarray(y)[rows], weight[rows]
+        X, y, weight = X[rows], y[rows], weight[rows]
     _finite(api, X)
     y, classes = datafit.encode(y, api)
     mean = np.tensordot(weight, X, 1)
@@ -89,25 +90,22 @@ def prepare(api: str, datafit, X, y, sample_weight=None, fit_intercept=True, sta
 
 
 def _matrix(api, X, y):
-    """X in float64, and the dtype of the iterates."""
+    """X in float64, y as an array, and the dtype of the iterates."""
     if isinstance(X, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
         raise TypeError(f"`{api}` needs arrays with values, got traced ones; under `jit`, `vmap` and `grad` use `fit`.")
     if hasattr(X, "todense"):
         raise TypeError(
             f"`{api}` needs dense `X`, got {type(X).__name__} of shape {X.shape}: `X.todense()`, if it fits."
         )
-    try:
-        X = np.asarray(X)
-    except ValueError as error:
-        raise ValueError(f"`{api}` needs an array as `X`: {error}.") from None
+    X, y = array(X, "X", api), array(y, "y", api)
     if X.dtype.kind not in "biuf" and X.dtype != "bfloat16":
         raise TypeError(f"`{api}` needs numbers in `X`, got {X.dtype} of shape {X.shape}.")
     if X.ndim < 2 or 0 in X.shape[1:]:
         raise ValueError(f"`{api}` needs `X` of shape (n, features), got shape {X.shape}.")
-    if np.ndim(y) == 0 or len(y) != len(X):
-        raise ValueError(f"`{api}` needs as many rows in `X` as in `y`, got shapes {X.shape} and {np.shape(y)}.")
+    if y.ndim == 0 or len(y) != len(X):
+        raise ValueError(f"`{api}` needs as many rows in `X` as in `y`, got shapes {X.shape} and {y.shape}.")
     narrow = X.dtype.kind not in "biu" and X.dtype.itemsize <= 4
-    return X.astype(np.float64), np.dtype(np.float32 if narrow else np.float64)
+    return X.astype(np.float64), y, np.dtype(np.float32 if narrow else np.float64)
 
 
 def _finite(api, X):
@@ -124,7 +122,7 @@ def _finite(api, X):
 def _weight(api, sample_weight, n):
     """Weights of sum 1."""
     if sample_weight is None:
-        return np.full(n, 1 / n)
+        return np.ones(n) / max(n, 1)
     weight = np.asarray(sample_weight)
     if weight.dtype.kind not in "biuf":
         raise TypeError(f"`{api}` needs numbers as `sample_weight`, got {weight.dtype}.")

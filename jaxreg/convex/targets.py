@@ -5,7 +5,7 @@ import numpy as np
 
 def numbers(y, api: str) -> np.ndarray:
     """`y` as float64 of shape (n,) or (n, t); refused unless finite."""
-    y = _array(y, api)
+    y = array(y, "y", api)
     if y.dtype.kind not in "biuf" and y.dtype != "bfloat16":
         raise TypeError(f"`{api}` needs numbers as `y`, got {y.dtype} of shape {y.shape}.")
     y = y.astype(np.float64)
@@ -30,7 +30,7 @@ def counts(y, api: str) -> np.ndarray:
 
 def labels(y, api: str) -> tuple[np.ndarray, np.ndarray]:
     """The sorted classes among the labels `y` of shape (n,), two at least, and each label's place among them."""
-    y = _array(y, api)
+    y = array(y, "y", api)
     if y.ndim != 1:
         raise ValueError(f"`{api}` needs one label for each row, `y` of shape (n,), got shape {y.shape}.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():
@@ -45,8 +45,9 @@ def labels(y, api: str) -> tuple[np.ndarray, np.ndarray]:
     return classes, places
 
 
-def _array(y, api: str) -> np.ndarray:
+def array(x, name: str, api: str) -> np.ndarray:
+    """`x` as an array; ragged lists are refused."""
     try:
-        return np.asarray(y)
+        return np.asarray(x)
     except ValueError as error:
-        raise ValueError(f"`{api}` needs an array as `y`: {error}.") from None
+        raise ValueError(f"`{api}` needs an array as `{name}`: {error}.") from None
