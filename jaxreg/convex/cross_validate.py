@@ -125,7 +125,8 @@ def cross_validate(
         error = held_out_errors(metric, datafit, problem, splits.test, coef, intercept)
     data = _dataset(problem, fits, error, lams, l1_ratios, tol).assign_coords(repeat=("fold", splits.repeat))
     seconds = time.perf_counter() - began
-    data.attrs = {"metric": getattr(metric, "__name__", metric), "kind": fits.kind, "run_seconds": seconds}
+    name = "squared error" if isinstance(datafit, Squared) and metric == "deviance" else metric
+    data.attrs = {"metric": getattr(name, "__name__", name), "kind": fits.kind, "run_seconds": seconds}
     return data
 
 
