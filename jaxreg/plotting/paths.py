@@ -6,7 +6,6 @@ import numpy as np
 
 from jaxreg.plotting.axes import COLOURS, label, new_axes, strength_axis
 from jaxreg.plotting.repetitions import mean_and_error
-from jaxreg.sweeps.runs import best
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -108,6 +107,8 @@ def cross_validation(
     Raises:
         ValueError, KeyError: if there is no such variable or dim.
     """
+    from jaxreg.sweeps.runs import best  # with which xarray comes, and takes time
+
     mean, error = mean_and_error("cross_validation", cv, metric, over)
     ax = new_axes(ax)
     x = strength_axis(ax, mean["lam"].values)
