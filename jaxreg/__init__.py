@@ -110,6 +110,7 @@ from jaxreg.transforms import proximal as proximal
 from jaxreg.transforms import proximal_adam as proximal_adam
 from jaxreg.transforms import regularize as regularize
 from jaxreg.transforms import warm_start as warm_start
+from jaxreg.tune import tune as tune
 
 __version__ = "0.1.0"
 

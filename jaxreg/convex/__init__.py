@@ -9,6 +9,8 @@ from jaxreg.convex.datafits import Logistic as Logistic
 from jaxreg.convex.datafits import Multinomial as Multinomial
 from jaxreg.convex.datafits import Poisson as Poisson
 from jaxreg.convex.datafits import Squared as Squared
+from jaxreg.convex.fit import fit as fit
+from jaxreg.convex.hypergradient import hypergradient as hypergradient
 from jaxreg.convex.path import path as path
 from jaxreg.convex.ridge import RidgePath as RidgePath
 from jaxreg.convex.ridge import ridge as ridge

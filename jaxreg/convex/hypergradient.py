@@ -1,0 +1,60 @@
+"""The derivative of a validation loss in every strength at once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.convex.fit import fit
+
+
+def hypergradient(
+    validation_loss: Callable,
+    datafit,
+    penalty,
+    X,
+    y,
+    *,
+    sample_weight=None,
+    fit_intercept: bool = True,
+    tol: float | None = None,
+    max_iter: int = 10_000,
+):
+    r"""L(W*, b*) and its gradient in the numbers of the penalty, (W*, b*) the solution with that penalty.
+
+    By implicit differentiation on the support: one linear system of its size, however many strengths there are.
+
+    Args:
+        validation_loss: (coef, intercept) -> scalar, differentiable.
+        datafit: as for `fit`, whose gradient this is; so are all the others.
+        penalty: the penalty; an array `lam` has a derivative in each of its entries.
+        X: examples, (n, *features).
+        y: targets as numbers, (n,) or (n, targets).
+        sample_weight: (n,), of any sum; None is equal weights.
+        fit_intercept: whether b is free.
+        tol: on the optimality of W over that of W = 0.
+        max_iter: iterations at most.
+
+    Returns:
+        The loss, and a penalty whose numbers are its derivatives in those of `penalty`.
+
+    Raises:
+        TypeError: if the penalty is not smooth in the weights that are not zero.
+        ValueError: if shapes disagree.
+
+    >>> import jaxreg as jr
+    >>> X, y = jnp.array([[1.0], [-1.0]]), jnp.array([2.0, -2.0])
+    >>> loss, slope = hypergradient(lambda w, b: w[0] ** 2, jr.convex.Squared(), jr.L1(0.5), X, y)
+    >>> round(loss.item(), 3), round(slope.lam.item(), 3)
+    (2.25, -3.0)
+
+    References:
+        Bertrand et al., Implicit differentiation for fast hyperparameter selection in non-smooth convex learning, 2022;
+        Pedregosa, Hyperparameter optimization with approximate gradient, 2016.
+    """
+    options = {"sample_weight": sample_weight, "fit_intercept": fit_intercept, "tol": tol, "max_iter": max_iter}
+
+    def loss(penalty):
+        return validation_loss(*fit(datafit, penalty, X, y, **options))
+
+    return jax.value_and_grad(loss)(jax.tree.map(lambda number: jnp.asarray(number, jnp.result_type(float)), penalty))
