@@ -13,7 +13,7 @@ from jaxreg.convex.held_out import check_metric, held_out_errors
 from jaxreg.convex.problem import SCALES, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.ridge_paths import ridge_paths, rows_left_out
-from jaxreg.convex.strengths import at_lams, automatic_lams, check_at_lams, checked_lams
+from jaxreg.convex.strengths import at_lams, automatic_lams, check_at_lams, checked_lams, null_gradient
 from jaxreg.penalties import SquaredL2
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def cross_validate(
     splits = split(problem, y, sample_weight, folds, repeats, stratify, groups, seed)
     families = [penalty] if l1_ratios is None else [replace(penalty, l1_ratio=float(ratio)) for ratio in l1_ratios]
     if lams is None:
-        lams = np.stack([automatic_lams(api, datafit, family, problem, num, eps) for family in families])
+        gradient = null_gradient(datafit, problem)
+        lams = np.stack([automatic_lams(api, datafit, family, problem, num, eps, gradient) for family in families])
     else:
         lams = np.stack([checked_lams(api, lams)] * len(families))
 

@@ -19,7 +19,7 @@ def checked_lams(api: str, lams, zero: bool = False) -> np.ndarray:
     return -np.sort(-lams)
 
 
-def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: float = 1e-3) -> np.ndarray:
+def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: float = 1e-3, gradient=None) -> np.ndarray:
     r"""`num` strengths, evenly spaced in log λ, from λ_max, the least at which all coefficients are 0, to eps·λ_max.
 
     Where no strength is enough, as for ridge, from 10L to eps²·10L, L the curvature of the fit in its steepest
@@ -36,23 +36,24 @@ def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: flo
     elif not hasattr(type(penalty), "critical"):
         raise ValueError(f"`{api}` needs `lams` for `{type(penalty).__name__}`, of which no largest strength is known.")
     else:
-        top = critical_lam(datafit, penalty, problem)
+        gradient = null_gradient(datafit, problem) if gradient is None else gradient
+        with jax.enable_x64(True):
+            top = float(penalty.critical(jnp.asarray(gradient)))
     if not (np.isfinite(top) and top > 0):
         reason = "no strength sets all coefficients to 0" if top else "all coefficients are 0 at every strength"
         raise ValueError(f"`{api}` needs `lams` here, where {reason}.")
     return np.geomspace(top, top * eps, int(num))
 
 
-def critical_lam(datafit, penalty, problem) -> float:
-    """λ_max: the least strength at which all coefficients are 0, next to the intercept fitted without them."""
+def null_gradient(datafit, problem) -> np.ndarray:
+    """The gradient of the fit where all coefficients are 0, next to the intercept fitted without them."""
     with jax.enable_x64(True):
         weight = jnp.asarray(problem.weight)
         eta, y = jnp.zeros(problem.y.shape), jnp.asarray(problem.y)
         if problem.fit_intercept:
             eta = eta + datafit.intercept(eta, y, weight)
         slope = problem.weight.reshape(-1, *[1] * (y.ndim - 1)) * np.asarray(datafit.slope(eta, y))
-        gradient = np.tensordot(problem.X, slope, (0, 0))
-        return float(penalty.critical(jnp.asarray(gradient)))
+    return np.tensordot(problem.X, slope, (0, 0))
 
 
 def at_lams(api: str, penalty, lams, l1_ratios=None):
