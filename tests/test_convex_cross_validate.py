@@ -20,7 +20,7 @@ OPTIONS = {"num": 20, "seed": None, "tol": 1e-10}
 
 
 def of(cv, rule="min"):
-    return cv.best("error", rule, "fold")
+    return cv.best("error", rule)
 
 
 def test_lasso_of_scikit_learn():

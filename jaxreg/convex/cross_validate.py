@@ -47,9 +47,9 @@ def cross_validate(
         error(fold, λ) = Σ_{i in test} sᵢ d(yᵢ, xᵢ·Ŵ + b̂)/Σ_{i in test} sᵢ,
         (Ŵ, b̂) = argmin Σ_{i in train} sᵢ f(xᵢ·W + b, yᵢ)/Σ_{i in train} sᵢ + Ω_λ(W)
 
-    d is the deviance 2(f − min f), averaged over targets: of `Squared` the squared error. `cv.best("error", "min",
-    "fold")` is the strength of the least mean error, `cv.best("error", "1se", "fold")` the largest within a standard
-    error (standard deviation over folds/√folds) of it; both come with `coef` and `intercept` of the fit to all rows.
+    d is the deviance 2(f − min f), averaged over targets: of `Squared` the squared error. `cv.best("error")` is
+    the strength of the least mean error over folds, `cv.best("error", "1se")` the largest within a standard error
+    (standard deviation/√folds) of it; both come with `coef` and `intercept` of the fit to all rows.
     `jr.plotting.cross_validation(cv)` draws it.
 
     Args:
@@ -87,7 +87,7 @@ def cross_validate(
     >>> from jaxreg import SquaredL2
     >>> x = np.arange(12.0)
     >>> cv = cross_validate(Squared(), SquaredL2(1.0), np.stack([x, x % 2], 1), 2 * x, lams=[8.0, 1.0, 0.1], folds=3)
-    >>> cv["error"].dims, cv.best("error", over="fold")["lam"].item()
+    >>> cv["error"].dims, cv.best("error")["lam"].item()
     (('fold', 'lam'), 0.1)
 
     References:
@@ -127,7 +127,8 @@ def cross_validate(
     data = _dataset(problem, fits, error, lams, l1_ratios, tol).assign_coords(repeat=("fold", splits.repeat))
     seconds = time.perf_counter() - began
     name = "squared error" if isinstance(datafit, Squared) and metric == "deviance" else metric
-    data.attrs = {"metric": getattr(name, "__name__", name), "kind": fits.kind, "run_seconds": seconds}
+    name = getattr(name, "__name__", name)
+    data.attrs = {"metric": name, "kind": fits.kind, "repetitions": "fold", "run_seconds": seconds}
     return data
 
 

@@ -87,9 +87,7 @@ def coefficient_path(
     return ax
 
 
-def cross_validation(
-    cv: "xarray.Dataset", metric: str = "error", over: str = "fold", ax=None
-) -> "matplotlib.axes.Axes":
+def cross_validation(cv: "xarray.Dataset", metric: str = "error", ax=None) -> "matplotlib.axes.Axes":
     r"""The error of every λ on held-out rows, mean ± standard error over folds, a line for each l1_ratio.
 
     Vertical lines are the λ of the least mean error, and the largest within one standard error of it; the numbers above
@@ -97,8 +95,7 @@ def cross_validation(
 
     Args:
         cv: what `jr.convex.cross_validate` returned.
-        metric: the name of a variable over the folds and strengths.
-        over: the dim of the folds.
+        metric: the name of a variable over `fold` and the strengths.
         ax: the axes to draw on; None makes new ones.
 
     Returns:
@@ -109,7 +106,7 @@ def cross_validation(
     """
     from jaxreg.sweeps.runs import best  # with which xarray comes, and takes time
 
-    mean, error = mean_and_error("cross_validation", cv, metric, over)
+    mean, error = mean_and_error("cross_validation", cv, metric, "fold")
     ax = new_axes(ax)
     x = strength_axis(ax, mean["lam"].values)
     ratios = mean["l1_ratio"].values if "l1_ratio" in mean.coords else np.zeros(x.size)
@@ -122,7 +119,7 @@ def cross_validation(
         ax.fill_between(x[here], m - e, m + e, color=colour, alpha=0.2 if len(several) == 1 else 0.12, linewidth=0)
     ax.set_xlim(x.max(), x.min())
     for rule, said, style in (("min", "best", (0, (4, 3))), ("1se", "within 1 s.e.", (0, (1, 2)))):
-        chosen = best(cv, metric, rule, over)
+        chosen = best(cv, metric, rule, "fold")
         place = x[np.flatnonzero((mean["lam"].values == chosen["lam"].values) & _same_ratio(ratios, chosen))[0]]
         of = f", l1_ratio = {label(chosen['l1_ratio'].item())}" if "l1_ratio" in chosen.coords else ""
         said = f"{said}: λ = {chosen['lam'].item():.3g}{of}"

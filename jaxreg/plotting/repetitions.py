@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from jaxreg.sweeps.repetitions import mean_over, repetitions, unstacked
+from jaxreg.sweeps.repetitions import default_over, mean_over, repetitions, unstacked
 
 
 def mean_and_error(api: str, runs, metric: str, over: str | None):
     """Mean and standard error over the repetitions, NaN where one of them diverged or is missing."""
     if metric not in runs.data_vars:
         raise KeyError(f"`{api}` needs `metric` to be one of {[str(name) for name in runs]}, got {metric!r}.")
-    values = unstacked(runs[metric])
+    values, over = unstacked(runs[metric]), default_over(runs, over)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"`{api}` needs numbers to draw, got {metric!r} with dtype {values.dtype}.")
     if over not in (None, "seed", *values.dims, *values.coords):

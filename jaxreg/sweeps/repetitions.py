@@ -20,6 +20,11 @@ def numbers_of(api, runs, metric, over):
     return values.where(good)
 
 
+def default_over(runs, over: str | None) -> str | None:
+    """`over`; where it is "seed" and there is none, what the runs say repeats: the folds of cross-validation."""
+    return runs.attrs.get("repetitions", over) if over == "seed" and "seed" not in runs.variables else over
+
+
 def space_dims(runs) -> tuple:
     """The dims of the space; of a Dataset that no sweep made, those which all variables share."""
     if "diverged" in runs:

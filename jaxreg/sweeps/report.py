@@ -4,7 +4,7 @@ import numpy as np
 import xarray
 
 from jaxreg.sweeps.arguments import OWN
-from jaxreg.sweeps.repetitions import mean_over, numbers_of, space_dims, unstacked
+from jaxreg.sweeps.repetitions import default_over, mean_over, numbers_of, space_dims, unstacked
 
 _OUTPUTS_TOLD = 8
 _WIDTH = 120  # of a line
@@ -26,7 +26,7 @@ def summary(runs: xarray.Dataset, over: str | None = "seed") -> str:
     output      least    median   largest  least at  largest at
     error         0.1       0.2       0.4  lam=0.1   lam=0
     """
-    runs = unstacked(runs)
+    runs, over = unstacked(runs), default_over(runs, over)
     dims = space_dims(runs)
     count = int(np.prod([runs.sizes[dim] for dim in dims], dtype=int))
     kinds = [f"{count} model{'s' * (count != 1)}" + ": " * bool(dims) + " × ".join(_axis(runs, dim) for dim in dims)]

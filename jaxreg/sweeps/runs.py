@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray
 
-from jaxreg.sweeps.repetitions import mean_over, numbers_of, repetitions, unstacked
+from jaxreg.sweeps.repetitions import default_over, mean_over, numbers_of, repetitions, unstacked
 from jaxreg.sweeps.report import scalars as scalars
 from jaxreg.sweeps.report import summary as summary
 
@@ -80,7 +80,7 @@ def best(
         rule: "min", "max", or "1se": the one-standard-error rule, for a metric that is to be small.
         over: what repetitions differ in. A dim, which is kept in the result; or a coordinate of a list: configurations
             that agree in all other coordinates are repetitions, and the result has the places of them along the list's
-            dim. None averages nothing, nor does "seed" where there is none.
+            dim. None averages nothing, nor does "seed" where there is none; of cross-validation it is the folds.
         along: the strength of "1se": a dim, or a coordinate such as those of a list of configurations. None is 'lam' if
             there, else the one dim of numbers.
         strongest: whether the "largest" (λ) or the "smallest" (a bound k) value of `along` regularizes most.
@@ -104,7 +104,7 @@ def best(
     """
     if rule not in ("min", "max", "1se"):
         raise ValueError(f'`best` needs `rule` to be "min", "max" or "1se", got {rule!r}.')
-    runs = unstacked(runs)
+    runs, over = unstacked(runs), default_over(runs, over)
     values = numbers_of("best", runs, metric, over)
     mean = mean_over(values, over)
     signed = -mean.values if rule == "max" else mean.values
