@@ -1,5 +1,7 @@
 """Grids of λ, and a penalty at every λ of one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,12 +50,14 @@ def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: flo
 def null_gradient(datafit, problem) -> np.ndarray:
     """The gradient of the fit where all coefficients are 0, next to the intercept fitted without them."""
     with jax.enable_x64(True):
-        weight = jnp.asarray(problem.weight)
-        eta, y = jnp.zeros(problem.y.shape), jnp.asarray(problem.y)
-        if problem.fit_intercept:
-            eta = eta + datafit.intercept(eta, y, weight)
-        slope = problem.weight.reshape(-1, *[1] * (y.ndim - 1)) * np.asarray(datafit.slope(eta, y))
-    return np.tensordot(problem.X, slope, (0, 0))
+        slope = np.asarray(_null_slope(datafit, problem.y, problem.weight, problem.fit_intercept))
+    return np.tensordot(problem.X, problem.weight.reshape(-1, *[1] * (slope.ndim - 1)) * slope, (0, 0))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _null_slope(datafit, y, weight, fit_intercept):
+    eta = jnp.zeros_like(y)
+    return datafit.slope(eta + datafit.intercept(eta, y, weight) if fit_intercept else eta, y)
 
 
 def at_lams(api: str, penalty, lams, l1_ratios=None):
