@@ -22,10 +22,10 @@ def by_feature(penalty, layout: Layout) -> bool:
 
 
 def bucket(indices, p: int) -> np.ndarray:
-    """`indices` padded to the next power of two with p, that is with columns of zeros; all if those are more."""
+    """`indices` padded with p, that is with columns of zeros, to 64, 128, ..., 512, 768, 1024, 1536, ...; or all."""
     size = LEAST
     while size < len(indices):
-        size *= 2
+        size = size * 3 // 2 if size >= 512 and size.bit_count() == 1 else 1 << size.bit_length()
     if size >= p:
         return np.arange(p)
     return np.concatenate([indices, np.full(size - len(indices), p)])

@@ -10,7 +10,7 @@ from jaxreg.convex import certificate
 from jaxreg.convex.columns import per_feature
 from jaxreg.convex.datafits import Squared
 from jaxreg.convex.lanes import Layout
-from jaxreg.convex.lasso import WIDEST, factors, lasso_paths
+from jaxreg.convex.lasso import factors, lasso_paths
 from jaxreg.convex.least_squares import LeastSquares
 from jaxreg.convex.problem import Problem
 from jaxreg.convex.smooth import Smooth
@@ -61,7 +61,7 @@ def paths(
             np.zeros(lead),
             np.zeros(lead, int),
         )
-        lasso = factors(penalties, layout) if isinstance(model, LeastSquares) and model.width <= WIDEST else None
+        lasso = factors(penalties, layout) if isinstance(model, LeastSquares) else None
         if lasso is not None:
             found.w[:], found.iterations[:] = lasso_paths(model, *lasso)
             value, objective, _ = model.judge(_lanes(penalties, len(train)), _flat(found.w))

@@ -44,49 +44,64 @@ def homotopy(gram, linear, strength, signs, lam_max, lam_min, most: int) -> Knot
     """
     p = linear.shape[0]
     row, column = jnp.arange(p + 2, dtype=jnp.int32)[:, None], jnp.arange(p, dtype=jnp.int32)[None]
+    diagonal, signs = jnp.diagonal(gram), signs * strength
 
-    def unfinished(carry):
-        k, lam, *_ = carry
-        return (k < most) & (lam > lam_min)
-
-    def pivot(carry):
-        k, lam, tableau, signs, ends, lines = carry
-        u, v = jax.lax.optimization_barrier((tableau[p], tableau[p + 1]))
+    def look(tableau, left, signs, lam) -> _Knot:
+        """The next knot below λ: who enters or leaves there."""
+        u, v = tableau[p], tableau[p + 1]
         active = signs != 0
         # A column that depends on the active ones keeps its place between the bounds for as long as they are active.
-        free = ~active & (jnp.diagonal(tableau) > DEPENDENT * diagonal)
+        free = ~active & (left > DEPENDENT * diagonal)
         # λ at which a correlation reaches ±λs, for those that approach it; at which a weight reaches 0, likewise.
         above = jnp.where(strength + v > 0, u / (strength + v), -jnp.inf)
         below = jnp.where(strength - v > 0, -u / (strength - v), -jnp.inf)
         zero = jnp.where(signs * v < 0, u / v, -jnp.inf)
         reached = jnp.where(active, zero, jnp.where(free, jnp.maximum(above, below), -jnp.inf))
         j = jnp.argmax(reached).astype(jnp.int32)
-        now = jnp.minimum(reached[j], lam)
-        lines = lines.at[k].set(jnp.where(active, jnp.stack([u, v]), 0))
-        ends = ends.at[k].set(now)
         leaves = signs[j] != 0
         sign = jnp.where(leaves, signs[j], jnp.where(above[j] >= below[j], strength[j], -strength[j]))
-        # Without barriers XLA reads the rows out of a copy of the whole tableau.
-        entries = jax.lax.dynamic_index_in_dim(tableau, j, 0, False)
-        v_j = jnp.where(leaves, v[j], v[j] + sign)
-        entries, multiples = jax.lax.optimization_barrier((entries, jnp.concatenate([entries, jnp.stack([u[j], v_j])])))
-        inverse = 1 / entries[j]
-        signed = jnp.where(leaves, -inverse, inverse)
-        in_row, in_column = row == j, column == j
-        cross = jnp.where(in_row, entries[None] * signed, tableau - multiples[:, None] * (entries * inverse)[None])
-        cross = jnp.where(in_column, multiples[:, None] * signed, cross)
-        cross = jnp.where(in_row & in_column, -inverse, cross)
-        tableau = jnp.where(leaves & in_column & (row == p + 1), cross - sign, cross)
-        signs = jnp.where(column[0] == j, jnp.where(leaves, 0, sign), signs)
-        return k + 1, now, tableau, signs, ends, lines
+        pivots = jax.lax.dynamic_index_in_dim(tableau, j, 0, False)
+        ends = jnp.stack([u[j], jnp.where(leaves, v[j], v[j] + sign)])
+        line = jnp.where(active, jnp.stack([u, v]), 0)
+        return _Knot(jnp.minimum(reached[j], lam), j, leaves, sign, pivots, ends), line
 
-    diagonal = jnp.diagonal(gram)
-    signs = signs * strength
-    start = jax.lax.cond(jnp.any(signs != 0), _swept, _plain, gram, linear, signs)
-    ends, lines = jnp.zeros(most, gram.dtype), jnp.zeros((most, 2, p), gram.dtype)
-    carry = (jnp.int32(0), jnp.asarray(lam_max, gram.dtype), start, signs, ends, lines)
-    k, _, _, _, ends, lines = jax.lax.while_loop(unfinished, pivot, carry)
+    def unfinished(carry):
+        return (carry[0] < most) & (carry[1].lam > lam_min)
+
+    def step(carry):
+        # The pivots were read when the knot was found: to read them here would make XLA copy the tableau.
+        k, knot, tableau, left, signs, ends, lines = carry
+        inverse = 1 / knot.pivots[knot.j]
+        signed = jnp.where(knot.leaves, -inverse, inverse)
+        multiples = jnp.concatenate([knot.pivots, knot.ends])[:, None]
+        in_row, in_column = row == knot.j, column == knot.j
+        new = tableau - multiples * (knot.pivots * inverse)[None]
+        new = jnp.where(in_row, knot.pivots[None] * signed, new)
+        new = jnp.where(in_column, multiples * signed, new)
+        new = jnp.where(in_row & in_column, -inverse, new)
+        tableau = jnp.where(knot.leaves & in_column & (row == p + 1), new - knot.sign, new)
+        left = jnp.where(in_column[0], -inverse, left - jnp.square(knot.pivots) * inverse)
+        signs = jnp.where(in_column[0], jnp.where(knot.leaves, 0, knot.sign), signs)
+        knot, line = look(tableau, left, signs, knot.lam)
+        return k + 1, knot, tableau, left, signs, ends.at[k].set(knot.lam), lines.at[k].set(line)
+
+    tableau = jax.lax.cond(jnp.any(signs != 0), _swept, _plain, gram, linear, signs)
+    left = jnp.diagonal(tableau)
+    knot, line = look(tableau, left, signs, jnp.asarray(lam_max, gram.dtype))
+    ends = jnp.zeros(most, gram.dtype).at[0].set(knot.lam)
+    lines = jnp.zeros((most, 2, p), gram.dtype).at[0].set(line)
+    carry = jnp.int32(1), knot, tableau, left, signs, ends, lines
+    k, _, _, _, _, ends, lines = jax.lax.while_loop(unfinished, step, carry)
     return Knots(ends, lines[:, 0], lines[:, 1], k)
+
+
+class _Knot(NamedTuple):
+    lam: jax.Array
+    j: jax.Array
+    leaves: jax.Array
+    sign: jax.Array  # the strength with the weight's sign
+    pivots: jax.Array  # the tableau's row j
+    ends: jax.Array  # u_j, v_j
 
 
 def _plain(gram, linear, signs):
@@ -115,8 +130,6 @@ def _swept(gram, linear, signs):
 def at(knots: Knots, lams) -> tuple[np.ndarray, np.ndarray]:
     """w at each of `lams`, (K, p), and the knots above it; below the last knot, as on the last line."""
     count, lams = int(knots.count), np.asarray(lams)
-    if count == 0:
-        return np.zeros((len(lams), knots.fixed.shape[1])), np.zeros(len(lams), int)
     place = np.minimum(np.searchsorted(-np.asarray(knots.lam)[:count], -lams), count - 1)
     w = np.asarray(knots.fixed)[place] - lams[:, None] * np.asarray(knots.slope)[place]
     return w, place

@@ -21,7 +21,6 @@ class LeastSquares:
         del datafit
         self.layout, self.kind, self.dtype = layout, kind, problem.dtype
         n = len(problem.weight)
-        self.rows = n
         self.X = jnp.asarray(problem.X.reshape(n, -1))
         y = problem.y.reshape(n, -1)
         self.offset = problem.weight @ y if problem.fit_intercept else np.zeros(y.shape[1])
@@ -49,6 +48,21 @@ class LeastSquares:
             gram = moments(take(self.X, columns, 1), self.y, self.weight, self.train, *self.options).quadratic.gram
         return Quadratic(gram, take(self.linear, columns, 2), self.energy)
 
+    def gram(self, fold, columns):
+        """The Gram matrix of some columns in one fold."""
+        if self.whole is not None:
+            return take(take(self.whole.quadratic.gram[fold], columns, 0), columns, 1)
+        return moments(
+            take(self.X, columns, 1), self.y, self.weight, self.train[fold : fold + 1], *self.options
+        ).quadratic.gram[0]
+
+    def product_in(self, fold, w):
+        """Gw for lanes (L, p) of one fold."""
+        if self.whole is not None:
+            return w @ self.whole.quadratic.gram[fold]
+        one = slice(fold, fold + 1)
+        return _product(self.X, self.shares[one], self.center[one], self.scale[one], w[None, :, None])[0, :, 0]
+
     def solve(self, penalties, start, columns, tol, max_iter):
         """(w, certificate, iterations) on some columns; lanes (F, L)."""
         quadratic = self.some(columns)
@@ -73,7 +87,7 @@ class LeastSquares:
     def intercept(self, w):
         """b of scaled columns, (F, ..., t)."""
         lead = (slice(None), *[None] * (w.ndim - 3))
-        return self.offset + self.y_center[lead] - np.einsum("f...tp,fp->f...t", w / self.scale[lead], self.center)
+        return self.offset + self.y_center[lead] - np.einsum("f...tp,fp->f...t", w, self.center / self.scale)
 
     def _product(self, w):
         return _product(self.X, self.shares, self.center, self.scale, w)
