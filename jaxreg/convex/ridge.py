@@ -161,7 +161,7 @@ def closed_form(xp, X, y, lams, weight, fit_intercept, loo) -> RidgePath:
 
     lams = lams.reshape(-1, 1, 1) if lams.ndim < 2 else lams[:, None]  # (K, 1, t or 1), over (K, r, t)
     inverse = xp.where(d2 > 0, 1 / xp.where(d2 > 0, d2 + lams, 1), 0)
-    coef = xp.swapaxes(factors.vt, 0, 1) @ (factors.d[:, None] * inverse * uy)
+    coef = over_lams(xp, xp.swapaxes(factors.vt, 0, 1), factors.d[:, None] * inverse * uy)
     intercept = center[1] - xp.sum(center[0][:, None] * coef, 1)
     df = xp.sum(d2 * inverse, 1)
     coef, intercept = coef.reshape(-1, *features, *targets), intercept.reshape(-1, *targets)
@@ -176,10 +176,16 @@ def closed_form(xp, X, y, lams, weight, fit_intercept, loo) -> RidgePath:
         each = functools.partial(_left_out_by_row, xp, factors, 1 - s[:, None, None])
         residuals = jax.lax.map(each, finite[:, 0]) if xp is jnp else np.stack([each(lam) for lam in finite[:, 0]])
     residuals = residuals / xp.sqrt(xp.where(s > 0, s, 1))[:, None]
-    absent = y - X @ coef.reshape(len(coef), X.shape[1], -1) - intercept.reshape(len(coef), 1, -1)
-    residuals = xp.where((s > 0)[:, None], residuals, absent)  # a row without weight is left out of every fit
+    if weight is not None:  # a row without weight is left out of every fit
+        absent = y - over_lams(xp, X, coef.reshape(len(coef), X.shape[1], -1)) - intercept.reshape(len(coef), 1, -1)
+        residuals = xp.where((s > 0)[:, None], residuals, absent)
     gcv = _generalised(xp, factors, finite, xp.sum(s > 0), fit_intercept)
     return RidgePath(coef, intercept, df, residuals.reshape(-1, n, *targets), gcv.reshape(-1, *targets))
+
+
+def over_lams(xp, matrix, z):
+    """matrix (m, r) times z (K, r, t), as one product."""
+    return xp.swapaxes(xp.tensordot(z, matrix, ((1,), (1,))), 1, 2)
 
 
 def _factorise(xp, X, y, s, fit_intercept) -> _Factors:
@@ -202,7 +208,8 @@ def _left_out(xp, factors, lams):
     u, d, _, uy, rest, free = factors
     d2 = xp.square(d)[:, None]
     inverse = xp.where(d2 > 0, 1 / xp.where(d2 > 0, d2 + lams, 1), 0)
-    return _ratio(xp, u @ (inverse * uy), xp.square(u) @ inverse, rest, free, lams)
+    above, below = over_lams(xp, u, inverse * uy), over_lams(xp, xp.square(u), inverse)
+    return _ratio(xp, above, below, rest, free, lams)
 
 
 def _left_out_by_row(xp, factors, stay, lam):

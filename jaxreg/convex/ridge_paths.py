@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jaxreg.convex.engine import Paths
+from jaxreg.convex.lanes import Paths
 from jaxreg.convex.problem import Problem
-from jaxreg.convex.ridge import closed_form
+from jaxreg.convex.ridge import closed_form, over_lams
 
 
 def ridge_paths(problem: Problem, train, standardize: str | None, lams) -> Paths:
@@ -34,8 +34,8 @@ def _fit(problem, X, y, rows, standardize, lams):
         scale = np.sqrt(np.where(spread > 0, spread, 1))
     X, y = (X - center) / scale, y - y_center
     fits = closed_form(np, X, y, lams, s, False, None)
-    rest = X @ fits.coef - y  # (K, n, t)
-    slope = np.einsum("np,n,knt->kpt", X, s, rest, optimize=True) + lams[:, None, None] * fits.coef
+    rest = over_lams(np, X, fits.coef) - y  # (K, n, t)
+    slope = over_lams(np, X.T, s[:, None] * rest) + lams[:, None, None] * fits.coef
     gap = np.square(slope).sum((1, 2)) / (2 * lams)
     null = s @ np.square(y).sum(1) / 2
     objective = np.square(rest).sum(2) @ s / 2 + lams * np.square(fits.coef).sum((1, 2)) / 2
