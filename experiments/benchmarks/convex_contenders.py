@@ -72,7 +72,7 @@ class Peers:
         return reply | ({"coefs": np.load(self.keep)} if keep else {})
 
 
-def calibrate(run, judge, tol, guess, limit=60.0, most=16):
+def calibrate(run, judge, tol, guess, limit=60.0, most=16, loosen=True):
     """The loosest of a contender's own tolerances, `guess` · 10^(k/2), whose judged gap is at most `tol`.
 
     Args:
@@ -82,6 +82,7 @@ def calibrate(run, judge, tol, guess, limit=60.0, most=16):
         guess: where to begin: from there it is tightened until it reaches `tol`, or loosened until it does not.
         limit: seconds a run may take; tighter ones are not tried then.
         most: tolerances to try.
+        loosen: whether to try looser ones than `guess`.
 
     Returns:
         A dict: "own" tolerance, None if `tol` was not reached; "gap", "solution" and "seconds" there; "tried", all
@@ -103,7 +104,7 @@ def calibrate(run, judge, tol, guess, limit=60.0, most=16):
             break
         if reached:
             found |= {"own": own, "gap": gap, "solution": solution, "seconds": seconds}
-            if len(tried) > 1 and tried[-2][1] > tol:
+            if not loosen or (len(tried) > 1 and tried[-2][1] > tol):
                 break
         elif time.perf_counter() - begin > limit:
             break

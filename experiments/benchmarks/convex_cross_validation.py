@@ -138,7 +138,7 @@ def many_targets(peers, tol, number, budget, jaxreg, n=5000, p=200):
         runs["scikit-learn, one by one"] = functools.partial(theirs, keep=False)
     if jaxreg:
         for who, dtype in (("jaxreg", np.float64), ("jaxreg, float32", np.float32)):
-            rows[who] = contenders.calibrate(functools.partial(call, dtype), judge, tol, tol)
+            rows[who] = contenders.calibrate(functools.partial(call, dtype), judge, tol, tol, loosen=False)
             runs[who] = lambda own, dtype=dtype: call(dtype, own)[0]
     rows = {who: {k: v for k, v in row.items() if k != "solution"} for who, row in rows.items()}
     runs = {who: functools.partial(run, rows[who]["own"]) for who, run in runs.items() if rows[who]["own"]}
