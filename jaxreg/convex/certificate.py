@@ -178,8 +178,8 @@ def _stationarity(residual, datafit, penalty, X, y, weight, fit_intercept, W, b)
 
 def _null(datafit, penalty, X, y, weight, fit_intercept, W, b):
     """At W = 0: P, the datafit above its least, and ‖∇f‖_∞; 0 for what is only rounding."""
-    eta = jnp.zeros(X.shape[:1] + b.shape, X.dtype)
-    eta += datafit.intercept(eta, y, weight) if fit_intercept else 0
+    y = jnp.asarray(y, X.dtype)
+    eta = jnp.zeros_like(y) + (datafit.constant(y, weight) if fit_intercept else 0)
     theta, eps = datafit.slope(eta, y), 8 * jnp.finfo(X.dtype).eps
     spread = _mean(datafit.excess(eta, jnp.zeros_like(eta), y), weight)
     rounding = jnp.sum(_mean(datafit.bend(eta, y) * jnp.square(eps * eta), weight))

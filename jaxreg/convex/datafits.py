@@ -64,6 +64,10 @@ class Datafit(abc.ABC):
     def intercept(self, eta, y, weight) -> jax.Array:
         """argmin_b Σᵢ wᵢ f(ηᵢ + b, yᵢ), to rounding."""
 
+    def constant(self, y, weight) -> jax.Array:
+        """`intercept` where all other outputs are 0."""
+        return self.intercept(jnp.zeros(y.shape, weight.dtype), y, weight)
+
     def _mean_slope(self, eta, y, weight):
         """b -> the mean slope, its derivative in b and the slopes' mean size."""
 
@@ -166,6 +170,11 @@ class Logistic(Datafit):
         low, high = odds - jnp.max(eta, 0), odds - jnp.min(eta, 0)
         return increasing_root(self._mean_slope(eta, y, weight), low, high, odds - _average(eta, weight))
 
+    def constant(self, y, weight):
+        """The log odds of the second class."""
+        y, tiny = jnp.asarray(y), jnp.finfo(jnp.result_type(y)).tiny
+        return jnp.log(jnp.maximum(_average(y, weight), tiny)) - jnp.log(jnp.maximum(_average(1 - y, weight), tiny))
+
 
 @noun
 class Multinomial(Datafit):
@@ -215,6 +224,12 @@ class Multinomial(Datafit):
         """The one of mean 0 with which the mean probabilities are the classes' shares."""
         weight = weight.astype(eta.dtype) / jnp.sum(weight).astype(eta.dtype)
         return matching_margins(eta, weight @ _like(eta, y), weight)
+
+    def constant(self, y, weight):
+        """The logs of the classes' shares, less their mean."""
+        y = jnp.asarray(y)
+        share = jnp.log(jnp.maximum(_average(y, weight), jnp.finfo(y.dtype).tiny))
+        return share - jnp.mean(share)
 
 
 @noun

@@ -44,19 +44,18 @@ def matching_margins(eta, share, weight) -> jax.Array:
     info, k = jnp.finfo(eta.dtype), eta.shape[1]
     share = jnp.maximum(share, info.tiny)
 
-    def margins(b, tau):
-        p = jax.nn.softmax((eta + b) / tau)
-        m = weight @ p
-        return p, m, jnp.sum(jnp.abs(m - share))
-
     def step(carry):
         b, tau, damping, _, count = carry
-        p, m, off = margins(b, tau)
+        p = jax.nn.softmax((eta + b) / tau)
+        m = weight @ p
+        off = jnp.sum(jnp.abs(m - share))
         # A multiple of the ones matrix fixes the mean of b, which changes nothing.
         hessian = jnp.diag(m) - p.T @ (weight[:, None] * p) + jnp.ones((k, k), eta.dtype) / k
-        newton = b - damping * tau * jnp.linalg.solve(hessian, m - share)
+        newton = b - damping * tau * jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), m - share)
         plain = b + tau * (jnp.log(share) - jnp.log(jnp.maximum(m, info.tiny)))
-        off_newton, off_plain = margins(newton, tau)[2], margins(plain, tau)[2]
+        trial = jnp.stack([newton, plain])
+        margins = jnp.einsum("i,tij->tj", weight, jax.nn.softmax((eta + trial[:, None]) / tau))
+        off_newton, off_plain = jnp.sum(jnp.abs(margins - share), 1)
         near = off_newton <= (1 - damping / 2) * off  # False for NaN
         b = jnp.where(near, newton, jnp.where(off_plain < off, plain, b))
         damping = jnp.where(near, jnp.minimum(2 * damping, 1), damping / 2)
