@@ -28,6 +28,12 @@ def ridgeless(gamma, noise: float, norm: float = 1.0) -> np.ndarray:
         return np.where(gamma < 1, noise**2 * gamma / (1 - gamma), norm**2 * (1 - 1 / gamma) + noise**2 / (gamma - 1))
 
 
+def ridgeless_finite(dim: int, n: int, noise: float, norm: float = 1.0) -> float:
+    """The limit as λ → 0 for finite d and n, |n − d| > 1: exact, by the mean of an inverse Wishart matrix."""
+    bias = norm**2 * max(0, 1 - n / dim)
+    return bias + noise**2 * min(n, dim) / (abs(n - dim) - 1)
+
+
 def optimal_lam(gamma, noise: float, norm: float = 1.0):
     """The λ of least risk, σ²γ/r²."""
     return noise**2 * np.asarray(gamma) / norm**2
