@@ -146,6 +146,8 @@ def test_logistic_regression_of_scikit_learn():
         ({"lams": []}, ValueError, "`lams`"),
         ({"eps": 1.0}, ValueError, "`eps`"),
         ({"folds": 13}, ValueError, "<= 12"),
+        ({"tol": 0.0}, ValueError, "`tol`"),
+        ({"penalty": jr.Orthogonality(1.0)}, TypeError, "`cross_validate`"),
         ({"metric": "accuracy"}, ValueError, '"deviance", "misclassification"'),
         ({"metric": "misclassification"}, ValueError, "classes"),
         ({"l1_ratios": [0.5]}, TypeError, "`l1_ratio`"),

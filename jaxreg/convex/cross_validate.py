@@ -1,5 +1,6 @@
 """Cross-validation: folds × strengths × l1_ratios as one batch of paths, each solution with its certificate."""
 
+import functools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from jaxreg.convex.folds import split
 from jaxreg.convex.held_out import check_metric, held_out_errors
 from jaxreg.convex.problem import SCALES, prepare
 from jaxreg.convex.ridge import feature_dims
-from jaxreg.convex.ridge_paths import ridge_paths, rows_left_out
+from jaxreg.convex.ridge_paths import rows_left_out
+from jaxreg.convex.solve import check_numbers, require_prox
 from jaxreg.convex.strengths import at_lams, automatic_lams, check_at_lams, checked_lams, null_gradient
 from jaxreg.penalties import SquaredL2
 
@@ -82,6 +84,7 @@ def cross_validate(
         fits to all rows `coef`, `intercept`, `support` (nonzero coefficients), `refit_certificate`, `refit_converged`.
 
     Raises:
+        TypeError: for a penalty without a prox or a strength to vary, and for sparse `X`.
         ValueError: for data no problem can be made of, folds that do not fit them, or strengths that are not positive.
 
     >>> from jaxreg import SquaredL2
@@ -96,7 +99,9 @@ def cross_validate(
     from jaxreg.sweeps import runs as _  # noqa: F401 (gives the Dataset its `best`)
 
     began, api = time.perf_counter(), "cross_validate"
+    require_prox(penalty, api)
     check_at_lams(api, penalty, l1_ratios)
+    check_numbers(api, tol, max_iter)
     problem = prepare(api, datafit, X, y, sample_weight, fit_intercept, standardize)
     check_metric(metric, problem.classes)
     splits = split(problem, y, sample_weight, folds, repeats, stratify, groups, seed)
@@ -108,21 +113,18 @@ def cross_validate(
         lams = np.stack([checked_lams(api, lams)] * len(families))
 
     everything, scaling = np.ones((1, len(problem.y)), bool), SCALES[standardize]
-    train = np.concatenate([splits.train, everything])
-    closed = isinstance(datafit, Squared) and isinstance(penalty, SquaredL2) and np.ndim(penalty.lam) == 0
-    if closed and isinstance(folds, str) and scaling is None and metric == "deviance":
-        fits = ridge_paths(problem, everything, None, lams[0])  # each row's fold follows from it
+    strengths = at_lams(api, penalty, lams, l1_ratios)
+    solve = functools.partial(
+        engine.paths, datafit, strengths, problem, standardize=scaling, tol=tol, max_iter=max_iter
+    )
+    ridge = isinstance(datafit, Squared) and isinstance(penalty, SquaredL2) and np.ndim(penalty.lam) == 0
+    if ridge and isinstance(folds, str) and scaling is None and metric == "deviance":
+        fits = solve(train=everything)  # from which each fold's follows
         error = np.square(rows_left_out(problem, lams[0])).reshape(lams.size, len(problem.y), -1).mean(-1).T
     else:
-        if closed:
-            fits = ridge_paths(problem, train, scaling, lams[0])
-        else:
-            strengths = at_lams(api, penalty, lams, l1_ratios)
-            options = {"standardize": scaling, "tol": tol, "max_iter": max_iter}
-            fits = engine.paths(datafit, strengths, problem, train=train, **options)
-        coef, intercept = (
-            x[:-1].reshape(len(splits.test), lams.size, *x.shape[3:]) for x in (fits.coef, fits.intercept)
-        )
+        fits = solve(train=np.concatenate([splits.train, everything]))
+        lead = len(splits.test), lams.size
+        coef, intercept = (x[:-1].reshape(*lead, *x.shape[3:]) for x in (fits.coef, fits.intercept))
         error = held_out_errors(metric, datafit, problem, splits.test, coef, intercept)
     data = _dataset(problem, fits, error, lams, l1_ratios, tol).assign_coords(repeat=("fold", splits.repeat))
     seconds = time.perf_counter() - began
