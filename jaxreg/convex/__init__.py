@@ -12,6 +12,7 @@ from jaxreg.convex.datafits import Squared as Squared
 from jaxreg.convex.fit import fit as fit
 from jaxreg.convex.hypergradient import hypergradient as hypergradient
 from jaxreg.convex.path import path as path
+from jaxreg.convex.reweighting import reweighted as reweighted
 from jaxreg.convex.ridge import RidgePath as RidgePath
 from jaxreg.convex.ridge import ridge as ridge
 from jaxreg.convex.ridge import ridge_svd as ridge_svd

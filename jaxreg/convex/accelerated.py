@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 GROW = 1.1  # of the step, each iteration, so that it follows the curvature where the iterates are
 SHRINK = 0.5
+FAR = 1e4  # times the first step: longer ones, without a trial that failed, are not waited for
 
 
 class _State(NamedTuple):
@@ -42,7 +43,8 @@ def minimise(
     moves nothing: under `vmap` no lane waits for the line search of another.
 
     Without convexity give `cost`: a point that raises f + g is not taken, and the next step is a plain one from w,
-    which cannot raise it; every limit is then a stationary point, a local minimum at best.
+    which cannot raise it; every limit is then a stationary point, a local minimum at best. Longer steps leave more of
+    those that are poor (of `L0` and `LpHalf` every 0 is one), so it does not stop before a step has been too long.
 
     It stops at tol, at `max_iter`, or where the iterates stand still up to rounding; the last is for callers to see
     from a residual above tol with iterations to spare.
@@ -126,7 +128,11 @@ def minimise(
             after = after._replace(slope=evaluate(after.w)[1])
         moved = jnp.max(jnp.abs(after.w - state.w), initial=0) > rounding * jnp.max(jnp.abs(after.w), initial=0)
         # A block of trials that all failed has moved nothing, but has a shorter step.
-        return after, iterations + every, measure(after), moved | (after.step < state.step)
+        moved, size = moved | (after.step < state.step), measure(after)
+        if cost is not None and backtrack:
+            bold = (after.step > 0.9 * GROW**every * state.step) & (after.step < FAR * step)
+            moved, size = moved | bold, jnp.where(bold, jnp.inf, size)
+        return after, iterations + every, size, moved
 
     def unfinished(carry):
         _, iterations, size, moved = carry
@@ -136,6 +142,7 @@ def minimise(
     f, slope = evaluate(w0)
     total = jnp.zeros((), dtype) if cost is None else f + cost(unravel(w0)).astype(dtype)
     state = _State(w0, slope, w0, jnp.ones((), dtype), step, total)
-    start = state, jnp.zeros((), jnp.int32), measure(state), jnp.ones((), bool)
+    size = measure(state) if cost is None else jnp.full((), jnp.inf, dtype)
+    start = state, jnp.zeros((), jnp.int32), size, jnp.ones((), bool)
     state, iterations, size, _ = jax.lax.while_loop(unfinished, block, start)
     return unravel(state.w), iterations, size

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxreg.convex.accelerated import minimise
 from jaxreg.convex.datafits import Datafit, Multinomial
-from jaxreg.convex.support import free, require_support, solve_symmetric
+from jaxreg.convex.support import free, is_convex, require_support, solve_symmetric
 from jaxreg.penalties import Penalty
 
 POLISH = 20  # Newton steps at most
@@ -67,8 +67,8 @@ def fit(
     >>> import jaxreg as jr
     >>> X, y = jnp.array([[1.0, 0.0], [2.0, 1.0], [3.0, 0.0], [4.0, 1.0]]), jnp.array([1.0, 2.0, 3.0, 4.0])
     >>> slope = lambda lam: fit(jr.convex.Squared(), jr.L1(lam), X, y)[0][0]
-    >>> round(slope(0.25).item(), 3), round(jax.grad(slope)(0.25).item(), 3)
-    (0.8, -0.8)
+    >>> [round(number.item(), 3) for number in jax.value_and_grad(slope)(0.25)]
+    [0.8, -0.8]
 
     References:
         Bertrand et al., Implicit differentiation for fast hyperparameter selection in non-smooth convex learning, 2022.
@@ -76,6 +76,11 @@ def fit(
     problem = _prepared("fit", datafit, penalty, X, y, sample_weight)
     if tol is None:
         tol = float(jnp.finfo(problem.X.dtype).eps) ** (2 / 3)
+    return _fit(problem, fit_intercept, tol, max_iter)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _fit(problem, fit_intercept, tol, max_iter):
     return _unpacked(problem, _solution(problem, fit_intercept, tol, max_iter))
 
 
@@ -165,9 +170,8 @@ def _solution(problem, fit_intercept, tol, max_iter):
     bound = jnp.tensordot(problem.weight, jnp.square(problem.X), 1).sum() * (problem.datafit.curvature or 1.0)
     step = 1 / jnp.where(bound > 0, bound, 1)
     penalty = problem.penalty
-    W, *_ = minimise(
-        smooth, penalty.prox, W, step, tol * scale, max_iter, residual=penalty.optimality, cost=penalty.value
-    )
+    cost = None if is_convex(penalty) else penalty.value
+    W, *_ = minimise(smooth, penalty.prox, W, step, tol * scale, max_iter, residual=penalty.optimality, cost=cost)
     b = _intercept(problem, _outputs(problem, W)) if fit_intercept else jnp.zeros(targets, W.dtype)
     return _polished(problem, _packed(W, b, fit_intercept), fit_intercept)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import floating, in_groups, norm, per_entry, times
-from jaxreg.penalties import Penalty, Radial, Separable, SparseGroup, Sum
+from jaxreg.penalties import L1, ElasticNet, GroupL2, Huber, Penalty, Radial, Separable, SparseGroup, SquaredL2, Sum
 from jaxreg.pytree import title
 
 DENSE = 512  # unknowns up to which a linear system is factored
@@ -29,6 +29,13 @@ def require_support(penalty, api: str) -> None:
             "`SquaredL2`, `Huber`, `GroupL2`, `SparseGroup`, `MCP`, `SCAD`, `LogSum`, `GroupMCP`, or sums of them), "
             f"got {name}. Without derivatives, use `solve`."
         )
+
+
+def is_convex(penalty) -> bool:
+    """Whether `penalty` is known to be convex."""
+    if isinstance(penalty, Sum):
+        return all(map(is_convex, penalty.terms))
+    return isinstance(penalty, (L1, SquaredL2, ElasticNet, Huber, GroupL2, SparseGroup))
 
 
 def free(penalty, w) -> jax.Array:
