@@ -188,7 +188,7 @@ def main(argv=None):
         import jax
 
         jax.config.update("jax_num_cpu_devices", args.devices)
-    peers = contenders.Peers(args.peers) if args.peers else None
+    peers = contenders.Peers(args.peers, 600.0) if args.peers else None
     about = {"threads": args.threads, "devices": args.devices, "peers": peers and peers.about, "tol": args.tol}
     options, table = (args.tol, args.rounds, args.budget, jaxreg), {}
     for name, problem in convex_problems.problems(args.problems).items():
