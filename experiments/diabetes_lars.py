@@ -80,7 +80,7 @@ def figure(runs):
     """Coefficients over their 1-norm, and when each predictor is in the model."""
     import matplotlib.pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=(3, 2), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), width_ratios=(3, 2), layout="constrained")
     jr.plotting.coefficient_path(runs, "norm", scale=runs["scale"].values, ax=left)
     left.set(xlabel="t = ‖β‖₁", ylabel="coefficient of the column with 2-norm 1")
     left.set_title("the lasso path of the diabetes data (LARS, Figure 1)", loc="left", weight="bold")

@@ -83,7 +83,7 @@ def figure(results, config: Config):
     """The vignette's picture: coefficients over their 1-norm."""
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(8, 5), layout="constrained")
+    fig, ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
     marks = {f"λ = {config.lam}": config.lam}
     jr.plotting.coefficient_path(results["path"], "norm", scale=results["scale"], marks=marks, ax=ax)
     ax.set(xlabel="‖β‖₁", ylabel="coefficient × standard deviation of its column")

@@ -124,7 +124,7 @@ def figure(results, config: Config):
     """Ridge over degrees of freedom, the lasso over s, the models of the table marked."""
     import matplotlib.pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     ridge, lasso = results["profiles"]["ridge"], results["profiles"]["lasso"]
     scale, marks = results["scale"], {f"Table 3.3: s = {results['share']:.3f}": config.lasso}
     jr.plotting.coefficient_path(ridge, "df", NAMES, scale, marks={"Table 3.3: df = 5": results["lam"]}, ax=left)
@@ -134,8 +134,8 @@ def figure(results, config: Config):
     right.set_xticks(np.linspace(0, largest, 6), [f"{s:.1f}" for s in np.linspace(0, 1, 6)])
     left.set_ylabel("coefficient × standard deviation of its column")
     right.set(xlabel="shrinkage s = ‖β‖₁ / ‖β of least squares‖₁", ylabel="")
-    left.set_title("ridge, Figure 3.8", loc="left", weight="bold")
-    right.set_title("lasso, Figure 3.10", loc="left", weight="bold")
+    left.set_title("prostate cancer: ridge (ESL, Figure 3.8)", loc="left", weight="bold")
+    right.set_title("lasso (Figure 3.10)", loc="left", weight="bold")
     return fig
 
 

@@ -111,7 +111,7 @@ def figure(results, config: Config):
     """What the tutorial's learning rate does to both, and where each turns."""
     import matplotlib.pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     names = {"mean": "mean, (1/n) Σ err²", "sum": "sum, Σ err²"}
     lr, steps = results["trials"]["lr"].values, np.arange(1, config.steps + 1)
     fine = np.geomspace(lr[0], lr[-1], 400)
@@ -138,7 +138,7 @@ def figure(results, config: Config):
     right.set(xlabel="learning rate η", ylabel="factor on the distance in each step", ylim=(0, 4))
     right.set_title("it converges where ηL < 2,\nL the largest eigenvalue of the Hessian", loc="left")
     left.legend(frameon=False, loc="lower left")
-    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.62, 1))
+    right.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.61, 1))
     return fig
 
 

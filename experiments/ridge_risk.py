@@ -116,7 +116,7 @@ def figure(runs, config: Config):
     """Risk over n for a few λ, and over λ for a few n: draws as points, formulas as lines."""
     import matplotlib.pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     mean, error = mean_and_error(runs["risk"])
     floor, fine = config.noise**2, np.linspace(config.samples[0], config.samples[-1], 600)
     chosen = [0, config.best / 64, config.best / 8, config.best, config.best * 8]
