@@ -9,25 +9,16 @@ import numpy as np
 from jaxreg.convex import certificate
 from jaxreg.convex.columns import per_feature
 from jaxreg.convex.datafits import Squared
-from jaxreg.convex.lanes import Layout
+from jaxreg.convex.lanes import Layout, Paths
 from jaxreg.convex.lasso import factors, lasso_paths
 from jaxreg.convex.least_squares import LeastSquares
 from jaxreg.convex.problem import Problem
+from jaxreg.convex.ridge_paths import ridge_paths
 from jaxreg.convex.smooth import Smooth
 from jaxreg.convex.working_set import solve_block
+from jaxreg.penalties import SquaredL2
 
 BLOCK = 10  # strengths that are solved together, from the solution of the last of the block before
-
-
-class Paths(NamedTuple):
-    """Solutions for F folds, R families and K strengths each, on X as given."""
-
-    coef: np.ndarray  # (F, R, K, *features, *targets)
-    intercept: np.ndarray  # (F, R, K, *targets)
-    certificate: np.ndarray  # (F, R, K)
-    objective: np.ndarray  # (F, R, K)
-    iterations: np.ndarray  # (F, R, K)
-    kind: str
 
 
 def paths(
@@ -46,6 +37,8 @@ def paths(
         start: (*features, *targets), where the first block starts, on the scale of `problem`.
     """
     train = np.ones((1, len(problem.weight)), bool) if train is None else np.asarray(train, bool)
+    if isinstance(datafit, Squared) and _plain_ridge(penalties):
+        return ridge_paths(problem, train, standardize, np.asarray(penalties.lam[0]))
     layout = Layout(problem.X.shape[1:], problem.y.shape[1:])
     kind = certificate.kind(jax.tree.map(lambda leaf: leaf[0, 0], penalties), problem.shape)
     with jax.enable_x64(True):
@@ -75,6 +68,16 @@ def paths(
                 _solve_block(model, penalties, found, block, warm, lasso is not None, tol, max_iter)
             warm = found.w[:, :, first : first + BLOCK][:, :, -1:]
         return _undone(model, problem, found, kind)
+
+
+def _plain_ridge(penalties) -> bool:
+    """One family of `SquaredL2` with one positive λ for all weights."""
+    return (
+        isinstance(penalties, SquaredL2)
+        and len(np.shape(penalties.lam)) == 2
+        and len(penalties.lam) == 1
+        and bool(np.all(penalties.lam > 0))
+    )
 
 
 class _Found(NamedTuple):

@@ -20,7 +20,7 @@ class Knots(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="most")
-def homotopy(gram, linear, strength, signs, lam_max, lam_min, most: int) -> Knots:
+def homotopy(gram, start, strength, signs, lam_max, lam_min, most: int) -> Knots:
     r"""Every knot of argmin_w ½‖w‖²_G − ⟨c, w⟩ + λΣ sⱼ|wⱼ| from `lam_max` down to `lam_min`.
 
     A tableau holds −G_AA⁻¹, G_AA⁻¹G_AB and the Schur complement of the active set A, and, in two rows more, u and v
@@ -29,7 +29,7 @@ def homotopy(gram, linear, strength, signs, lam_max, lam_min, most: int) -> Knot
 
     Args:
         gram: (p, p), G.
-        linear: (p,), c.
+        start: the tableau at `lam_max`, (p + 2, p): `plain` or `swept`.
         strength: (p,), s > 0.
         signs: (p,), those of the solution at `lam_max`; zeros if it is 0.
         lam_max: where to begin.
@@ -42,7 +42,7 @@ def homotopy(gram, linear, strength, signs, lam_max, lam_min, most: int) -> Knot
         Osborne, Presnell and Turlach, A new approach to variable selection in least squares problems, 2000;
         Efron, Hastie, Johnstone and Tibshirani, Least angle regression, 2004, section 3.1.
     """
-    p = linear.shape[0]
+    p = gram.shape[0]
     row, column = jnp.arange(p + 2, dtype=jnp.int32)[:, None], jnp.arange(p, dtype=jnp.int32)[None]
     diagonal, signs = jnp.diagonal(gram), signs * strength
 
@@ -85,12 +85,11 @@ def homotopy(gram, linear, strength, signs, lam_max, lam_min, most: int) -> Knot
         knot, line = look(tableau, left, signs, knot.lam)
         return k + 1, knot, tableau, left, signs, ends.at[k].set(knot.lam), lines.at[k].set(line)
 
-    tableau = jax.lax.cond(jnp.any(signs != 0), _swept, _plain, gram, linear, signs)
-    left = jnp.diagonal(tableau)
-    knot, line = look(tableau, left, signs, jnp.asarray(lam_max, gram.dtype))
+    left = jnp.diagonal(start)
+    knot, line = look(start, left, signs, jnp.asarray(lam_max, gram.dtype))
     ends = jnp.zeros(most, gram.dtype).at[0].set(knot.lam)
     lines = jnp.zeros((most, 2, p), gram.dtype).at[0].set(line)
-    carry = jnp.int32(1), knot, tableau, left, signs, ends, lines
+    carry = jnp.int32(1), knot, start, left, signs, ends, lines
     k, _, _, _, _, ends, lines = jax.lax.while_loop(unfinished, step, carry)
     return Knots(ends, lines[:, 0], lines[:, 1], k)
 
@@ -104,13 +103,15 @@ class _Knot(NamedTuple):
     ends: jax.Array  # u_j, v_j
 
 
-def _plain(gram, linear, signs):
+@jax.jit
+def plain(gram, linear):
     """The tableau of an empty active set."""
-    return jnp.concatenate([gram, linear[None], jnp.zeros_like(signs)[None]])
+    return jnp.concatenate([gram, linear[None], jnp.zeros_like(linear)[None]])
 
 
-def _swept(gram, linear, signs):
-    """The tableau of the active set where `signs` are not 0, by one factorization."""
+@jax.jit
+def swept(gram, linear, signs):
+    """The tableau of the active set where `signs`, times strengths, are not 0, by one factorization."""
     active = signs != 0
     both = active[:, None] & active[None]
     eye = jnp.eye(len(linear), dtype=gram.dtype)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Layout(NamedTuple):
@@ -59,3 +60,14 @@ def fresh(quadratic, w, bound) -> State:
     """At w, without momentum."""
     product = quadratic.product(w)
     return State(w, product, w, product, jnp.ones_like(bound), bound)
+
+
+class Paths(NamedTuple):
+    """Solutions for F folds, R families and K strengths each, on X as given."""
+
+    coef: np.ndarray  # (F, R, K, *features, *targets)
+    intercept: np.ndarray  # (F, R, K, *targets)
+    certificate: np.ndarray  # (F, R, K)
+    objective: np.ndarray  # (F, R, K)
+    iterations: np.ndarray  # (F, R, K)
+    kind: str

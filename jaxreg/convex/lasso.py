@@ -5,11 +5,10 @@ import itertools
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.columns import bucket, put, take
-from jaxreg.convex.homotopy import at, homotopy
+from jaxreg.convex.homotopy import at, homotopy, plain, swept
 from jaxreg.penalties import L1, ElasticNet
 
 WIDEST = 512  # columns up to which the tableau is that of all of them
@@ -58,44 +57,49 @@ def lasso_paths(model, lams, shares) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _follow(model, fold, target, strength, lams):
-    """(w, knots passed) along one path, (K, p) and (K,).
-
-    Of many columns, a block of strengths takes those that are not zero where it begins, and those whose correlation
-    could reach the bound before it ends if it grew no faster than λ falls; then those that did all the same.
-
-    References:
-        Tibshirani et al., Strong rules for discarding predictors in lasso-type problems, 2012, section 3.
-    """
+    """(w, knots passed) along one path, (K, p) and (K,)."""
     linear = np.asarray(model.linear[fold, target])
-    p, pull = len(linear), linear
+    p, here = len(linear), np.max(np.abs(linear) / strength)
     w, passed = np.zeros((len(lams), p)), np.zeros(len(lams), int)
-    here, signs = np.max(np.abs(linear) / strength), np.zeros(p)
-    size = len(lams) if p <= WIDEST else BLOCK
-    for first in range(0, len(lams), size):
-        block = slice(first, first + size)
-        end = lams[block][-1]
-        kept = (signs != 0) | (np.abs(pull) >= strength * (2 * end - here)) | (p <= WIDEST)
-        while True:
-            indices = bucket(np.flatnonzero(kept), p)
-            path = homotopy(
-                model.gram(fold, indices),
-                take(model.linear[fold, target], indices, 0),
-                jnp.asarray(strength[np.minimum(indices, p - 1)]),
-                jnp.asarray(np.append(signs, 0)[indices]),
-                here,
-                end,
-                most=4 * p + 64 if p <= WIDEST else len(indices) + 64,
-            )
-            some, count = at(path, lams[block])
-            w[block] = put(some, indices, p)
-            if p <= WIDEST:
-                break
-            pulls = linear - np.asarray(model.product_in(fold, w[block]))
-            missed = (np.abs(pulls) > lams[block, None] * strength * (1 + ROUNDING)).any(0) & ~kept
-            if not missed.any():
-                pull = pulls[-1]
-                break
-            kept |= missed
-        passed[block] = count + (passed[first - 1] if first else 0)
-        here, signs = end, np.sign(w[block][-1])
+    if p <= WIDEST:
+        w[:], passed[:] = _knots(model, fold, target, strength, np.arange(p), np.zeros(p), here, lams)
+        return w, passed
+    # Of many columns, a block takes those that are not zero where it begins and those that pull most there. It is good
+    # for the strengths before the first at which one of the others passes its bound; from there on they are in.
+    done, size, signs, pull, late = 0, BLOCK, np.zeros(p), np.abs(linear) / strength, np.zeros(p, bool)
+    while done < len(lams):
+        indices = _columns(signs != 0, late, pull)
+        block = lams[done : done + size]
+        some, count = _knots(model, fold, target, strength, indices, signs, here, block)
+        some = put(some, indices, p)
+        pulls = np.abs(linear - np.asarray(model.product_in(fold, some))) / strength
+        outside = np.ones(p, bool)
+        outside[indices[indices < p]] = False
+        late = (pulls > block[:, None] * (1 + ROUNDING)) & outside
+        good = len(block) if not late.any() else int(np.argmax(late.any(1)))
+        late = late.any(0)
+        if not good:
+            late |= ~outside  # nothing that is in goes out, so that this ends
+            continue
+        w[done : done + good] = some[:good]
+        passed[done : done + good] = count[:good] + (passed[done - 1] if done else 0)
+        here, signs, pull = block[good - 1], np.sign(some[good - 1]), pulls[good - 1]
+        done += good
     return w, passed
+
+
+def _columns(active, late, pull) -> np.ndarray:
+    """The active columns, the late ones, and as many of those that pull most as fill a bucket."""
+    inside = active | late
+    size = len(bucket(np.zeros(inside.sum() + active.sum() // 4 + 32), len(pull)))
+    order = np.argsort(-np.where(inside, np.inf, pull), kind="stable")
+    return bucket(np.sort(order[:size]), len(pull))
+
+
+def _knots(model, fold, target, strength, indices, signs, lam_max, lams):
+    """(w, knots passed) at `lams` on some columns, from the solution of these signs at `lam_max`."""
+    gram, linear = model.gram(fold, indices), take(model.linear[fold, target], indices, 0)
+    strength, signs = strength[np.minimum(indices, len(strength) - 1)], np.append(signs, 0)[indices] * 1.0
+    start = swept(gram, linear, signs * strength) if signs.any() else plain(gram, linear)
+    most = 4 * len(indices) + 64 if len(indices) <= WIDEST else len(indices)
+    return at(homotopy(gram, start, strength, signs, lam_max, lams[-1], most=most), lams)

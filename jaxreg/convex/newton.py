@@ -81,7 +81,7 @@ def _quadratics(datafit, rows, w, *, layout, fit_intercept) -> Quadratic:
         eta = eta + datafit.intercept(eta, rows.y, weight) if fit_intercept else eta
         slope = (weight * datafit.slope(eta, rows.y).T).reshape(-1, n) @ X
         t = len(slope)
-        D = _curvatures(datafit, eta, rows.y) * weight[:, None, None]
+        D = curvatures(datafit, eta, rows.y) * weight[:, None, None]
         hessian = jnp.einsum("nab,nj,nk->ajbk", D, X, X).reshape(t * p, t * p)
         if fit_intercept:
             across = jnp.einsum("nab,nj->ajb", D, X).reshape(t * p, t)
@@ -95,7 +95,7 @@ def _quadratics(datafit, rows, w, *, layout, fit_intercept) -> Quadratic:
     return Quadratic(gram, linear, jnp.zeros(len(gram), gram.dtype))
 
 
-def _curvatures(datafit, eta, y):
+def curvatures(datafit, eta, y):
     """∂²f/∂η² of each example, (n, t, t); a little where it is 0, as beyond the elbows of Huber's loss."""
     if eta.ndim == 1:
         bend = datafit.bend(eta, y)

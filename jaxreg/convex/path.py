@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex import engine
+from jaxreg.convex.degrees import degrees_of_freedom
 from jaxreg.convex.problem import SCALES, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.solve import check_numbers, require_prox
@@ -79,9 +80,10 @@ def path(
         lams = automatic_lams("path", datafit, penalty, problem, num, eps)
     lams = checked_lams("path", lams)
     begin = time.perf_counter()
+    penalties = at_lams("path", penalty, lams[None])
     found = engine.paths(
         datafit,
-        at_lams("path", penalty, lams[None]),
+        penalties,
         problem,
         standardize=SCALES[standardize],
         tol=tol,
@@ -89,6 +91,9 @@ def path(
     )
     seconds = time.perf_counter() - begin
     coef, intercept = found.coef[0, 0], found.intercept[0, 0]
+    with jax.enable_x64(True):
+        one = jax.tree.map(lambda leaf: leaf[0], penalties)
+        df = degrees_of_freedom(datafit, one, problem, *problem.redo(coef, intercept))
     features = feature_dims(problem.X.ndim - 1)
     targets = ["target"] * (problem.y.ndim - 1)
     value = found.certificate[0, 0]
@@ -100,7 +105,7 @@ def path(
         "iterations": ("lam", found.iterations[0, 0]),
         "objective": ("lam", found.objective[0, 0]),
         "support": ("lam", np.count_nonzero(coef.reshape(len(lams), -1), 1)),
-        "df": ("lam", np.count_nonzero(coef.reshape(len(lams), -1), 1)),
+        "df": ("lam", df),
         "deviance": ("lam", _explained(datafit, problem, coef, intercept)),
     }
     coords = {"lam": lams}
