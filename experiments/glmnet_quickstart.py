@@ -97,7 +97,10 @@ def main(argv=None) -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
     args = parser.parse_args(argv)
     config = Config(num=args.num)
-    results = run(config)
+    try:
+        results = run(config)
+    except data.DataError as error:
+        parser.error(str(error))
     published.write(rows(results), args.out / "glmnet_quickstart.json")
     figure(results, config).savefig(args.out / "glmnet_quickstart.png", dpi=120)
     print(published.table(rows(results)))

@@ -146,7 +146,10 @@ def main(argv=None) -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
     args = parser.parse_args(argv)
     config = Config(points=args.points)
-    results = run(config)
+    try:
+        results = run(config)
+    except data.DataError as error:
+        parser.error(str(error))
     published.write(rows(results), args.out / "prostate.json")
     figure(results, config).savefig(args.out / "prostate.png", dpi=120)
     print(published.table(rows(results)))
