@@ -142,3 +142,92 @@ def test_certify_needs_a_penalty_and_shapes_that_fit():
         convex.certify(SQUARED, jr.L1(0.1), X, Y, np.zeros((3, 1)))
     with pytest.raises(ValueError, match=r"`certify` needs `intercept` of shape \(\) for these data, got \(1,\)"):
         convex.certify(SQUARED, jr.L1(0.1), X, Y, np.zeros(3), np.zeros(1))
+
+
+CALLS = {
+    "solve": lambda **data: convex.solve(SQUARED, jr.L1(0.1), **data),
+    "path": lambda **data: convex.path(SQUARED, jr.L1(0.1), **data),
+    "cross_validate": lambda **data: convex.cross_validate(SQUARED, jr.L1(0.1), **data),
+    "ridge": convex.ridge,
+    "certify": lambda **data: convex.certify(SQUARED, jr.L1(0.1), coef=np.zeros(3), **data),
+}
+
+
+@pytest.mark.parametrize("api", CALLS)
+def test_every_call_checks_its_data_and_says_its_name(api):
+    for data in (
+        {"X": put(X, (4, 1), np.nan), "y": Y},
+        {"X": X, "y": put(Y, 3, np.inf)},
+        {"X": X, "y": Y[:5]},
+        {"X": X[:1], "y": Y[:1]},
+        {"X": X, "y": Y, "sample_weight": -Y},
+        {"X": CONSTANT, "y": Y, "standardize": "std"},
+    ):
+        with pytest.raises(ValueError, match=f"^`{api}` needs "):
+            CALLS[api](**data)
+    with pytest.raises(TypeError, match=f"^`{api}` needs dense `X`"):
+        CALLS[api](X=scipy.sparse.csc_array(X), y=Y)
+
+
+@pytest.mark.parametrize("call", [convex.solve, convex.path, convex.cross_validate], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"penalty": 0.1}, TypeError, "a penalty, such as `L1(0.1)`, got 0.1"),
+        ({"penalty": jr.L1}, TypeError, "`L1(lam)`"),
+        (
+            {"penalty": jr.Orthogonality(1.0)},
+            TypeError,
+            "a penalty with an exact `prox`, which `Orthogonality` has not",
+        ),
+        ({"penalty": jr.L2Ball(1.0)}, TypeError, "a penalty, such as"),
+        ({"tol": 0}, ValueError, "`tol` > 0, got 0"),
+        ({"tol": np.nan}, ValueError, "`tol` > 0, got nan"),
+        ({"max_iter": 0}, ValueError, "an int >= 1 as `max_iter`, got 0"),
+        ({"max_iter": 1e3}, ValueError, "an int >= 1 as `max_iter`, got 1000.0"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(call, options, error, message):
+    with pytest.raises(error) as raised:
+        call(**{"datafit": SQUARED, "penalty": jr.L1(0.1), "X": X, "y": Y} | options)
+    assert str(raised.value).startswith(f"`{call.__name__}` needs ")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"lams": [1.0, 0.0]}, ValueError, "finite `lams` > 0, got 0.0"),
+        ({"lams": [1.0, -1.0]}, ValueError, "finite `lams` > 0, got -1.0"),
+        ({"lams": [np.nan]}, ValueError, "finite `lams` > 0, got nan"),
+        ({"lams": []}, ValueError, "`lams` as a list of numbers"),
+        ({"lams": 0.1}, ValueError, "`lams` as a list of numbers"),
+        ({"num": 0}, ValueError, "an int >= 1 as `num`"),
+        ({"num": 2.5}, ValueError, "an int >= 1 as `num`"),
+        ({"eps": 0}, ValueError, "`eps` in (0, 1), got 0"),
+        ({"eps": 1.5}, ValueError, "`eps` in (0, 1), got 1.5"),
+        ({"y": np.ones(6)}, ValueError, "`lams` here, where all coefficients are 0 at every strength"),
+        ({"penalty": jr.L1([0.0, 1.0, 1.0])}, ValueError, "`lams` here, where no strength sets all coefficients to 0"),
+        ({"penalty": jr.L1(1.0) + jr.GroupL2(1.0), "lams": [1.0]}, TypeError, "`lam` to vary, got `Sum`"),
+    ],
+    ids=str,
+)
+def test_paths_need_strengths(options, error, message):
+    with pytest.raises(error) as raised:
+        convex.path(**{"datafit": SQUARED, "penalty": jr.L1(0.1), "X": X, "y": Y} | options)
+    assert str(raised.value).startswith("`path` needs ")
+    assert message in str(raised.value)
+
+
+def test_a_start_has_the_shape_of_the_coefficients():
+    with pytest.raises(ValueError, match=r"`solve` needs `start` of shape \(3,\), got \(2,\)"):
+        convex.solve(SQUARED, jr.L1(0.1), X, Y, start=np.zeros(2))
+
+
+def test_strengths_that_do_not_fit_the_coefficients():
+    for call in (convex.solve, convex.path):
+        with pytest.raises(
+            ValueError, match=r"broadcasts to the entries of its leaf, of shape \(3,\); got shape \(2,\)"
+        ):
+            call(SQUARED, jr.L1(np.ones(2)), X, Y)

@@ -104,10 +104,11 @@ def certify(
 
 
 def kind(penalty: Penalty, shape: tuple[int, ...]) -> str:
-    """What can be certified for W of this shape: a "gap", else "optimality", else a "fixed_point"."""
+    """What can be certified for W of this shape, if the penalty fits it: a "gap", "optimality", or a "fixed_point"."""
+    x = jax.ShapeDtypeStruct(shape, np.float32)
+    jax.eval_shape(penalty.value, x)
     if has_dual(penalty):
         return "gap"
-    x = jax.ShapeDtypeStruct(shape, np.float32)
     try:
         jax.eval_shape(penalty.optimality, x, x)
     except (AttributeError, TypeError):  # it has none, or a sum has none by its rules
