@@ -151,7 +151,11 @@ def _newton(problem, z, mask, fit_intercept, rhs):
     def gradient(z):
         return _stationarity(problem, z, mask, fit_intercept)
 
-    return solve_symmetric(lambda v: jax.jvp(gradient, (z,), (jnp.where(keep, v, 0),))[1], rhs)
+    x = solve_symmetric(lambda v: jax.jvp(gradient, (z,), (jnp.where(keep, v, 0),))[1], rhs)
+    if fit_intercept and isinstance(problem.datafit, Multinomial):  # blind to a common shift, which is to be 0
+        k = problem.y.shape[1]
+        x = x.at[-k:].add(-jnp.mean(x[-k:]))
+    return x
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
