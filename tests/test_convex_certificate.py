@@ -179,6 +179,18 @@ def test_other_kinds_vanish_at_solutions(lasso):
         assert at.objective == pytest.approx(convex.certify(convex.Squared(), jr.L1(0.1), X, y, W, b).objective)
 
 
+def test_rounding_of_equal_coefficients_is_none():
+    """Of the fused lasso, whose subdifferential jumps where neighbours part, and of an anchor."""
+    X, y, _ = ROWS["squared"].data()
+    level = np.sum((X.sum(1) - X.sum(1).mean()) * (y - y.mean())) / np.sum((X.sum(1) - X.sum(1).mean()) ** 2)
+    for penalty, W in ((jr.TotalVariation(10.0), np.full(4, level)), (jr.Towards(jr.L1(100.0), 0.3), np.full(4, 0.3))):
+        b = y.mean() - X.mean(0) @ W
+        parted = W * (1 + 1e-15 * np.arange(4))
+        assert convex.certify(convex.Squared(), penalty, X, y, parted, b).value < 1e-13
+        for wrong in (W * (1 + 1e-6 * np.arange(4)), W + 1e-6):
+            assert convex.certify(convex.Squared(), penalty, X, y, wrong, b).value > 1e-8
+
+
 def test_the_number_is_the_same_in_any_session(lasso):
     """With x64 on or off, from arrays of NumPy or jax; in float64 whatever the data were."""
     X, y, W, b = lasso
@@ -252,7 +264,9 @@ def test_data_far_from_zero(lasso):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
 def test_diverged_is_not_certified(lasso, bad):
     X, y, _, b = lasso
-    for penalty in (jr.L1(0.1), jr.MCP(0.1, 3.0)):
-        assert not convex.certify(convex.Squared(), penalty, X, y, np.full(4, bad), b).value < 1e100
-    counts = np.arange(20)
-    assert convex.certify(convex.Poisson(), jr.L1(0.1), X, counts, np.full(4, bad)).value == np.inf
+    W = np.full(4, bad)
+    for fit_intercept in (True, False):
+        for penalty in (jr.L1(0.1), jr.MCP(0.1, 3.0)):
+            assert convex.certify(convex.Squared(), penalty, X, y, W, b, fit_intercept=fit_intercept).value > 1e100
+        counts = convex.certify(convex.Poisson(), jr.L1(0.1), X, np.arange(20), W, fit_intercept=fit_intercept)
+        assert counts.value == np.inf

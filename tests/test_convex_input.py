@@ -136,7 +136,7 @@ def test_given_arrays_are_left_alone():
 
 
 def test_certify_needs_a_penalty_and_shapes_that_fit():
-    with pytest.raises(TypeError, match=r"`certify` needs a penalty, got 0\.1"):
+    with pytest.raises(TypeError, match=r"`certify` needs a penalty with a prox, got 0\.1"):
         convex.certify(SQUARED, 0.1, X, Y, np.zeros(3))
     with pytest.raises(ValueError, match=r"`certify` needs `coef` of shape \(3,\) for these data, got \(3, 1\)"):
         convex.certify(SQUARED, jr.L1(0.1), X, Y, np.zeros((3, 1)))

@@ -39,11 +39,13 @@ class Problem(NamedTuple):
         """The shape of W."""
         return self.X.shape[1:] + self.y.shape[1:]
 
+    @np.errstate(invalid="ignore", over="ignore")  # of what diverged
     def undo(self, coef, intercept) -> tuple[np.ndarray, np.ndarray]:
         """(W, b) for X as it was given; both may have leading axes of lanes."""
         coef = np.asarray(coef, np.float64) / self._column(self.scale)
         return coef, np.asarray(intercept, np.float64) - self._shift(coef)
 
+    @np.errstate(invalid="ignore", over="ignore")
     def redo(self, coef, intercept) -> tuple[np.ndarray, np.ndarray]:
         """(W, b) for the columns as they are here, from those for X as it was given."""
         coef = np.asarray(coef, np.float64)
