@@ -73,9 +73,9 @@ def train(seed, samples, lams, config) -> jax.Array:
 
 
 def run(config: Config):
-    """Risks of all draws, a Dataset with dims seed, n, lam; in one chunk, for LAPACK shares its threads badly."""
+    """Risks of all draws, a Dataset with dims seed, n, lam."""
     grids = {"samples": config.samples, "lams": config.lams}
-    with jax.enable_x64(True):
+    with jax.enable_x64(True):  # one chunk: on CPUs, jax 0.10 hangs where two programs call LAPACK at once
         runs = jr.sweep(train, jr.grid(seed=range(config.seeds)), chunk=config.seeds, config=config, **grids)
     name = next(iter(runs.data_vars))
     runs = runs.rename({name: "risk", **dict(zip(runs[name].dims[1:], ("n", "lam"), strict=True))})
