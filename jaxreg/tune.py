@@ -46,7 +46,8 @@ def tune(
         start: a tree of positive numbers or arrays, or of penalties. Of a penalty only `lam` moves; its other numbers
             stay as they are.
         steps: evaluations of the objective and its gradient.
-        optimizer: an optax optimizer of the logarithms, for objectives with noise say; None is the search above.
+        optimizer: an optax optimizer of the logarithms, for objectives with noise or for more than some thousand
+            strengths; None is the search above, which keeps a square matrix of their number.
 
     Returns:
         `Tuned(best, value, points, values, gradients)`.
