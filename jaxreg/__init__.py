@@ -19,7 +19,7 @@ On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`;
 
 At scale: `sweep` over a space of configurations: `grid`, `zipped`, `sample` (`uniform`, `log_uniform`, `integers`),
 `configurations`, `static` and `conditional` values; a `Trainable` with `early_stopping`, `halving`, `hyperband`.
-`open_store` opens what it stored; `plotting` shows it.
+`open_store` opens what it stored; `plotting` shows it. `tune` descends a validation loss in the logs of strengths.
 """
 
 from jaxreg import conventions as conventions

@@ -43,7 +43,7 @@ def tune(
 
     Args:
         objective: tree of strengths -> scalar.
-        start: a tree of positive numbers or arrays, or of penalties. Of a penalty only `lam` moves; its other numbers
+        start: a tree of positive numbers or arrays, or of penalties. Of a penalty only λ moves; its other numbers
             stay as they are.
         steps: evaluations of the objective and its gradient.
         optimizer: an optax optimizer of the logarithms, for objectives with noise or for more than some thousand
@@ -83,7 +83,7 @@ def _logarithms(start):
     moves = []
     for entry in jax.tree.leaves(start, is_leaf=lambda x: isinstance(x, Noun)):
         paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(entry)[0]]
-        moves += [not isinstance(entry, Noun) or path[-1].name == "lam" for path in paths]
+        moves += [not isinstance(entry, Noun) or path[-1].name in ("lam", "lams") for path in paths]
     if not any(moves):
         raise ValueError(f"`tune` needs a strength to start from, got {start!r}.")
     strengths = [checked_number("tune", "start", x, positive=True) for x, m in zip(numbers, moves, strict=True) if m]
