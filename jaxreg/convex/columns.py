@@ -22,13 +22,17 @@ def by_feature(penalty, layout: Layout) -> bool:
 
 
 def bucket(indices, p: int) -> np.ndarray:
-    """`indices` padded with p, that is with columns of zeros, to 64, 128, ..., 512, 768, 1024, 1536, ...; or all."""
+    """`padded`, or all p columns if that is not more."""
+    columns = padded(indices, p)
+    return np.arange(p) if len(columns) >= p else columns
+
+
+def padded(indices, p: int) -> np.ndarray:
+    """`indices` up to a length of 64, 128, ..., 512, 768, 1024, 1536, ... or p with p, which names no column."""
     size = LEAST
     while size < len(indices):
         size = size * 3 // 2 if size >= 512 and size.bit_count() == 1 else 1 << size.bit_length()
-    if size >= p:
-        return np.arange(p)
-    return np.concatenate([indices, np.full(size - len(indices), p)])
+    return np.concatenate([indices, np.full(min(size, p) - len(indices), p)]).astype(int)
 
 
 def take(array, indices, axis: int):

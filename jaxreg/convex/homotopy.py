@@ -17,6 +17,8 @@ class Knots(NamedTuple):
     fixed: jax.Array  # (most, p)
     slope: jax.Array  # (most, p)
     count: jax.Array
+    tableau: jax.Array  # at the last, to go on from there
+    signs: jax.Array  # (p,), likewise
 
 
 @functools.partial(jax.jit, static_argnames="most")
@@ -29,9 +31,9 @@ def homotopy(gram, start, strength, signs, lam_max, lam_min, most: int) -> Knots
 
     Args:
         gram: (p, p), G.
-        start: the tableau at `lam_max`, (p + 2, p): `plain` or `swept`.
+        start: the tableau at `lam_max`, (p + 2, p).
         strength: (p,), s > 0.
-        signs: (p,), those of the solution at `lam_max`; zeros if it is 0.
+        signs: (p,), s times the signs of the solution at `lam_max`; zeros if it is 0.
         lam_max: where to begin.
         lam_min: where to stop.
         most: knots to stop at.
@@ -44,7 +46,7 @@ def homotopy(gram, start, strength, signs, lam_max, lam_min, most: int) -> Knots
     """
     p = gram.shape[0]
     row, column = jnp.arange(p + 2, dtype=jnp.int32)[:, None], jnp.arange(p, dtype=jnp.int32)[None]
-    diagonal, signs = jnp.diagonal(gram), signs * strength
+    diagonal = jnp.diagonal(gram)
 
     def look(tableau, left, signs, lam) -> _Knot:
         """The next knot below λ: who enters or leaves there."""
@@ -90,8 +92,8 @@ def homotopy(gram, start, strength, signs, lam_max, lam_min, most: int) -> Knots
     ends = jnp.zeros(most, gram.dtype).at[0].set(knot.lam)
     lines = jnp.zeros((most, 2, p), gram.dtype).at[0].set(line)
     carry = jnp.int32(1), knot, start, left, signs, ends, lines
-    k, _, _, _, _, ends, lines = jax.lax.while_loop(unfinished, step, carry)
-    return Knots(ends, lines[:, 0], lines[:, 1], k)
+    k, _, tableau, _, signs, ends, lines = jax.lax.while_loop(unfinished, step, carry)
+    return Knots(ends, lines[:, 0], lines[:, 1], k, tableau, signs)
 
 
 class _Knot(NamedTuple):
@@ -110,22 +112,29 @@ def plain(gram, linear):
 
 
 @jax.jit
-def swept(gram, linear, signs):
-    """The tableau of the active set where `signs`, times strengths, are not 0, by one factorization."""
-    active = signs != 0
-    both = active[:, None] & active[None]
-    eye = jnp.eye(len(linear), dtype=gram.dtype)
-    factor = jax.scipy.linalg.cho_factor(jnp.where(both, gram, eye), lower=True)
-    inverse = jnp.where(both, jax.scipy.linalg.cho_solve(factor, eye), 0)
-    across = inverse @ jnp.where(active[:, None], gram, 0)  # G_AA⁻¹G_A·
-    schur = gram - jnp.where(active[:, None], gram, 0).T @ across
-    tableau = jnp.where(active[:, None], jnp.where(active[None], -inverse, across), 0)
-    tableau = jnp.where(active[:, None], tableau, jnp.where(active[None], across.T, schur))
-    rows = jnp.stack([linear, signs])
-    solved = jnp.where(active, rows, 0) @ inverse
-    return jnp.concatenate(
-        [tableau, jnp.where(active, solved, jnp.stack([linear, jnp.zeros_like(signs)]) - solved @ gram)]
-    )
+def extended(gram, linear, tableau, signs, places):
+    """The tableau with more columns, which are not active.
+
+    Args:
+        gram: (p, p), with the new columns.
+        linear: (p,), likewise.
+        tableau: (m + 2, m) with m ≤ p, of the others, which come first.
+        signs: (p,), not 0 where active.
+        places: (k,), of the new columns, padded with p.
+    """
+    p, more = len(linear), len(linear) - tableau.shape[1]
+    tableau = jnp.pad(tableau, ((0, 0), (0, more)))
+    tableau = jnp.concatenate([tableau[:-2], jnp.zeros((more, p), gram.dtype), tableau[-2:]])
+    active = (signs != 0)[:, None]
+    new = jnp.take(gram, places, 1, mode="fill", fill_value=0)
+    near = jnp.where(active, new, 0)  # G_AN
+    across = jnp.where(active, -tableau[:p] @ near, 0)  # G_AA⁻¹G_AN
+    # Of the old columns G_AA⁻¹G_A· is in the tableau, of the new ones it is `across`.
+    through = jnp.where(active, tableau[:p], 0).at[:, places].set(across, mode="drop")
+    entries = jnp.where(active, across, new - through.T @ near)
+    square = tableau[:p].at[:, places].set(entries, mode="drop").at[places].set(entries.T, mode="drop")
+    ends = jnp.stack([jnp.take(linear, places, mode="fill", fill_value=0), jnp.zeros(len(places), gram.dtype)])
+    return jnp.concatenate([square, tableau[p:].at[:, places].set(ends - tableau[p:] @ near, mode="drop")])
 
 
 def at(knots: Knots, lams) -> tuple[np.ndarray, np.ndarray]:

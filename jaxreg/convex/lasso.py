@@ -3,16 +3,17 @@
 import concurrent.futures
 import itertools
 import os
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxreg.convex.columns import bucket, put, take
-from jaxreg.convex.homotopy import at, homotopy, plain, swept
+from jaxreg.convex.columns import LEAST, padded, put, take
+from jaxreg.convex.homotopy import at, extended, homotopy, plain
 from jaxreg.penalties import L1, ElasticNet
 
 WIDEST = 512  # columns up to which the tableau is that of all of them
-BLOCK = 10  # strengths for which columns are chosen, of more
+BLOCK = 3  # strengths for which columns are chosen, of more
 ROUNDING = 1e-9
 
 
@@ -48,8 +49,9 @@ def lasso_paths(model, lams, shares) -> tuple[np.ndarray, np.ndarray]:
         knots[fold, family] = np.maximum(knots[fold, family], passed)
 
     places = list(itertools.product(range(folds), range(len(lams)), range(targets)))
-    if len(places) == 1:
-        follow(places[0])
+    if len(places) == 1 or p > WIDEST:  # factorizations in two threads may wait for each other for ever (jax 0.10)
+        for place in places:
+            follow(place)
     else:  # a pivot keeps one core busy
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(follow, places))
@@ -62,44 +64,63 @@ def _follow(model, fold, target, strength, lams):
     p, here = len(linear), np.max(np.abs(linear) / strength)
     w, passed = np.zeros((len(lams), p)), np.zeros(len(lams), int)
     if p <= WIDEST:
-        w[:], passed[:] = _knots(model, fold, target, strength, np.arange(p), np.zeros(p), here, lams)
+        start = _start(model, fold, target, strength, np.arange(p))
+        w[:], passed[:], _ = _knots(start, here, lams)
         return w, passed
-    # Of many columns, a block takes those that are not zero where it begins and those that pull most there. It is good
-    # for the strengths before the first at which one of the others passes its bound; from there on they are in.
-    done, size, signs, pull, late = 0, BLOCK, np.zeros(p), np.abs(linear) / strength, np.zeros(p, bool)
+    # Of many columns, those that pull most. They are good for a few strengths if none of the others passes its bound
+    # there; else those that do come in, with as many as fit, where the few strengths began.
+    pull = np.abs(linear) / strength
+    start, done = _start(model, fold, target, strength, np.sort(np.argsort(-pull)[:LEAST])), 0
     while done < len(lams):
-        indices = _columns(signs != 0, late, pull)
-        block = lams[done : done + size]
-        some, count = _knots(model, fold, target, strength, indices, signs, here, block)
-        some = put(some, indices, p)
+        block = lams[done : done + BLOCK]
+        some, count, after = _knots(start, here, block)
+        some = put(some, start.indices, p)
         pulls = np.abs(linear - np.asarray(model.product_in(fold, some))) / strength
-        outside = np.ones(p, bool)
-        outside[indices[indices < p]] = False
-        late = (pulls > block[:, None] * (1 + ROUNDING)) & outside
-        good = len(block) if not late.any() else int(np.argmax(late.any(1)))
-        late = late.any(0)
-        if not good:
-            late |= ~outside  # nothing that is in goes out, so that this ends
+        pulls[:, start.indices[start.indices < p]] = 0
+        passes = pulls > block[:, None] * (1 + ROUNDING)
+        if passes.any():
+            first = int(np.argmax(passes.any(1)))  # those that pass later may do so for want of these
+            used, late = np.count_nonzero(start.indices < p), np.count_nonzero(passes[first])
+            room = len(padded(np.zeros(used + late + 32), p)) - used
+            start = _widened(model, fold, target, strength, start, np.argsort(-pulls[first])[:room])
             continue
-        w[done : done + good] = some[:good]
-        passed[done : done + good] = count[:good] + (passed[done - 1] if done else 0)
-        here, signs, pull = block[good - 1], np.sign(some[good - 1]), pulls[good - 1]
-        done += good
+        w[done : done + len(block)], here, start = some, block[-1], after
+        passed[done : done + len(block)] = count + (passed[done - 1] if done else 0)
+        done += len(block)
     return w, passed
 
 
-def _columns(active, late, pull) -> np.ndarray:
-    """The active columns, the late ones, and as many of those that pull most as fill a bucket."""
-    inside = active | late
-    size = len(bucket(np.zeros(inside.sum() + active.sum() // 4 + 32), len(pull)))
-    order = np.argsort(-np.where(inside, np.inf, pull), kind="stable")
-    return bucket(np.sort(order[:size]), len(pull))
+class _Start(NamedTuple):
+    """Where a path goes on."""
+
+    indices: np.ndarray  # of the columns, p for none
+    gram: jax.Array
+    strength: np.ndarray
+    tableau: jax.Array
+    signs: jax.Array  # strengths with the signs of the active weights
 
 
-def _knots(model, fold, target, strength, indices, signs, lam_max, lams):
-    """(w, knots passed) at `lams` on some columns, from the solution of these signs at `lam_max`."""
+def _start(model, fold, target, strength, indices) -> _Start:
+    """On some columns, at zero."""
     gram, linear = model.gram(fold, indices), take(model.linear[fold, target], indices, 0)
-    strength, signs = strength[np.minimum(indices, len(strength) - 1)], np.append(signs, 0)[indices] * 1.0
-    start = swept(gram, linear, signs * strength) if signs.any() else plain(gram, linear)
-    most = 4 * len(indices) + 64 if len(indices) <= WIDEST else len(indices)
-    return at(homotopy(gram, start, strength, signs, lam_max, lams[-1], most=most), lams)
+    return _Start(indices, gram, strength[indices], plain(gram, linear), np.zeros(len(indices)))
+
+
+def _widened(model, fold, target, strength, start, columns) -> _Start:
+    """The same with more columns."""
+    p = len(strength)
+    first = np.count_nonzero(start.indices < p)
+    indices = padded(np.concatenate([start.indices[:first], columns]), p)
+    gram, linear = model.gram(fold, indices), take(model.linear[fold, target], indices, 0)
+    signs = np.pad(start.signs, (0, len(indices) - len(start.indices)))
+    places = padded(np.arange(first, first + len(columns)), len(indices))
+    tableau = extended(gram, linear, start.tableau, signs, places)
+    return _Start(indices, gram, np.append(strength, 1)[indices], tableau, signs)
+
+
+def _knots(start: _Start, lam_max, lams):
+    """(w, knots passed) at `lams` on the columns of `start`, (K, m) and (K,), and where the path goes on."""
+    m = len(start.indices)
+    most = 4 * m + 64 if m <= WIDEST else m
+    found = homotopy(start.gram, start.tableau, start.strength, start.signs, lam_max, lams[-1], most=most)
+    return *at(found, lams), start._replace(tableau=found.tableau, signs=found.signs)
