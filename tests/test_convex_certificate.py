@@ -249,8 +249,12 @@ def test_scaling_is_undone(standardize, fit_intercept):
 def test_nothing_to_explain():
     """y is constant: w = 0 is exact, and the certificate not noise over noise."""
     X, _, _ = ROWS["squared"].data()
-    for level in (0.0, 0.1, 1e8):
-        found = convex.certify(convex.Squared(), jr.L1(0.1), X, np.full(20, level), np.zeros(4), level)
+    weight = np.random.default_rng(0).random(20)  # of which means are rounded
+    for level in (0.0, 0.1, 1e8 / 3):
+        y = np.full(20, level)
+        found = convex.certify(convex.Squared(), jr.L1(0.1), X, y, np.zeros(4), weight @ y / weight.sum())
+        assert abs(found.value) < 1e-14
+        found = convex.certify(convex.Squared(), jr.L1(0.1), X, y, np.zeros(4), level, sample_weight=weight)
         assert abs(found.value) < 1e-14
 
 
