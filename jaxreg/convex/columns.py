@@ -50,11 +50,16 @@ def put(array, indices, width: int):
 
 
 def per_feature(penalties, layout: Layout):
-    """Leaves that vary over weights or features broadcast to all of them, behind their two axes of lanes."""
-    whole = layout.features + layout.targets if isinstance(penalties, Separable) else layout.features
+    """Leaves that vary over weights, or features, broadcast to all of them, behind their two axes of lanes."""
+    if isinstance(penalties, Separable):
+        whole = layout.features + layout.targets
+    elif by_feature(penalties, layout):
+        whole = layout.features
+    else:
+        return penalties
 
     def spread(leaf):
-        return leaf if leaf.ndim == 2 else jnp.broadcast_to(_aligned(leaf, len(whole)), leaf.shape[:2] + whole)
+        return leaf if leaf.ndim == 2 else np.broadcast_to(_aligned(leaf, len(whole)), leaf.shape[:2] + whole)
 
     return jax.tree.map(spread, penalties)
 
@@ -69,7 +74,7 @@ def restricted(penalties, indices):
     def some(leaf):
         if leaf.ndim == 2:
             return leaf
-        return jnp.take(leaf, jnp.asarray(np.minimum(indices, leaf.shape[2] - 1)), 2)
+        return np.take(leaf, np.minimum(indices, leaf.shape[2] - 1), 2)
 
     return jax.tree.map(some, penalties)
 

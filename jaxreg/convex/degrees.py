@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxreg.convex.datafits import Squared
 from jaxreg.convex.newton import curvatures
 from jaxreg.convex.support import free, require_support
 from jaxreg.penalties import L1, ElasticNet, SquaredL2
@@ -34,29 +35,54 @@ def degrees_of_freedom(datafit, penalties, problem, coef, intercept) -> np.ndarr
         require_support(penalties, "df")
     except TypeError:
         return np.full(len(coef), np.nan)
+    gram = _gram(problem) if isinstance(datafit, Squared) and problem.X[0].size <= MOST else None
     at = [jax.tree.map(lambda leaf, k=k: leaf[k], penalties) for k in range(len(coef))]
-    return np.array([_one(datafit, *each, problem) for each in zip(at, coef, intercept, strict=True)])
+    return np.array([_one(datafit, *each, problem, gram) for each in zip(at, coef, intercept, strict=True)])
 
 
-def _one(datafit, penalty, coef, intercept, problem) -> float:
-    kept = np.flatnonzero(_free(penalty, coef))
-    if kept.size > MOST:
-        return np.nan
-    n, t = len(problem.y), coef.size // problem.X[0].size
-    X, W = problem.X.reshape(n, -1), coef.reshape(-1, t)
-    eta = (X @ W).reshape(problem.y.shape) + intercept
-    bend = np.asarray(_curvatures(datafit, eta, problem.y)) * problem.weight[:, None, None]
-    feature, target = np.unravel_index(kept, W.shape)
-    outputs = X[:, None, feature] * (np.arange(t)[:, None] == target)  # (n, t, |A|), ∂η/∂w
-    bent = np.einsum("ntu,nua->nta", bend, outputs, optimize=True)
-    H = np.tensordot(outputs, bent, ((0, 1), (0, 1)))
-    if problem.fit_intercept:
-        across = bent.sum(0)
-        H = H - across.T @ np.linalg.pinv(bend.sum(0), hermitian=True) @ across
+def _one(datafit, penalty, coef, intercept, problem, gram) -> float:
+    kept = np.flatnonzero(_kept(penalty, coef))
+    if not 0 < kept.size <= MOST:
+        return np.nan if kept.size else 0.0
+    feature, target = np.unravel_index(kept, (problem.X[0].size, coef.size // problem.X[0].size))
+    if gram is not None:
+        H = gram[np.ix_(feature, feature)] * (target[:, None] == target)
+    else:
+        H = _hessian(datafit, coef, intercept, problem, feature, target)
     whole = H + _penalty_hessian(penalty, coef, kept)
     if not np.isfinite(whole).all():
         return np.nan
-    return float(np.trace(np.linalg.pinv(whole, rcond=1e-12, hermitian=True) @ H)) if kept.size else 0.0
+    try:
+        return float(np.trace(np.linalg.solve(whole, H)))
+    except np.linalg.LinAlgError:
+        return float(np.trace(np.linalg.pinv(whole, hermitian=True) @ H))
+
+
+def _gram(problem):
+    """XᵀSX of all columns."""
+    X = problem.X.reshape(len(problem.X), -1)
+    return (X.T * problem.weight) @ X
+
+
+def _hessian(datafit, coef, intercept, problem, feature, target):
+    """H of some weights, the intercept minimised out."""
+    n, t = len(problem.y), coef.size // problem.X[0].size
+    X = problem.X.reshape(n, -1)
+    eta = (X @ coef.reshape(-1, t)).reshape(problem.y.shape) + intercept
+    bend = np.asarray(_curvatures(datafit, eta, problem.y)) * problem.weight[:, None, None]
+    outputs = X[:, None, feature] * (np.arange(t)[:, None] == target)  # (n, t, |A|), ∂η/∂w
+    bent = np.einsum("ntu,nua->nta", bend, outputs, optimize=True)
+    H = np.tensordot(outputs, bent, ((0, 1), (0, 1)))
+    if not problem.fit_intercept:
+        return H
+    across = bent.sum(0)
+    return H - across.T @ np.linalg.pinv(bend.sum(0), hermitian=True) @ across
+
+
+def _kept(penalty, coef):
+    if isinstance(penalty, (SquaredL2, ElasticNet)):
+        return (coef != 0) | (np.asarray(penalty.l1_ratio) == 0 if isinstance(penalty, ElasticNet) else True)
+    return _free(penalty, coef)
 
 
 def _penalty_hessian(penalty, coef, kept):
@@ -66,7 +92,7 @@ def _penalty_hessian(penalty, coef, kept):
         return np.diag(np.broadcast_to(penalty.lam * share, coef.shape).reshape(-1)[kept])
     if coef.size > MOST:
         return np.full((kept.size, kept.size), np.nan)
-    return np.asarray(_hessian(penalty, coef))[np.ix_(kept, kept)]
+    return np.asarray(_second(penalty, coef))[np.ix_(kept, kept)]
 
 
 @jax.jit
@@ -80,5 +106,5 @@ def _curvatures(datafit, eta, y):
 
 
 @jax.jit
-def _hessian(penalty, coef):
+def _second(penalty, coef):
     return jax.hessian(lambda w: penalty.value(w.reshape(coef.shape)))(jnp.reshape(coef, -1))

@@ -15,6 +15,7 @@ from jaxreg.convex.least_squares import LeastSquares
 from jaxreg.convex.problem import Problem
 from jaxreg.convex.ridge_paths import ridge_paths
 from jaxreg.convex.smooth import Smooth
+from jaxreg.convex.support import is_concave
 from jaxreg.convex.working_set import solve_block
 from jaxreg.penalties import SquaredL2
 
@@ -42,23 +43,22 @@ def paths(
     layout = Layout(problem.X.shape[1:], problem.y.shape[1:])
     kind = certificate.kind(jax.tree.map(lambda leaf: leaf[0, 0], penalties), problem.shape)
     with jax.enable_x64(True):
-        penalties = per_feature(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), penalties), layout)
+        penalties = per_feature(jax.tree.map(np.float64, penalties), layout)
         families, strengths = jax.tree.leaves(penalties)[0].shape[:2]
-        model = (LeastSquares if isinstance(datafit, Squared) else Smooth)(
-            datafit, problem, train, standardize, layout, kind
-        )
+        model = _model(datafit, penalties)(datafit, problem, train, standardize, layout, kind)
         lead = len(train), families, strengths
         found = _Found(
             np.zeros((*lead, max(problem.y[0].size, 1), model.width)),
             np.full(lead, np.inf),
+            np.zeros(lead),
             np.zeros(lead),
             np.zeros(lead, int),
         )
         lasso = factors(penalties, layout) if isinstance(model, LeastSquares) else None
         if lasso is not None:
             found.w[:], found.iterations[:] = lasso_paths(model, *lasso)
-            value, objective, _ = model.judge(_lanes(penalties, len(train)), _flat(found.w))
-            found.value[:], found.objective[:] = (np.reshape(x, lead) for x in (value, objective))
+            judged = model.judge(_lanes(penalties, len(train)), _flat(found.w))
+            found.value[:], found.objective[:], found.loss[:] = (np.reshape(x, lead) for x in judged[:3])
         elif start is not None:
             found.w[:, :, 0] = np.asarray(layout.flat(jnp.asarray(start)))
         warm = found.w[:, :, :1]
@@ -68,6 +68,11 @@ def paths(
                 _solve_block(model, penalties, found, block, warm, lasso is not None, tol, max_iter)
             warm = found.w[:, :, first : first + BLOCK][:, :, -1:]
         return _undone(model, problem, found, kind)
+
+
+def _model(datafit, penalties):
+    """How it is solved: with Gram matrices, if that is safe."""
+    return LeastSquares if isinstance(datafit, Squared) and not is_concave(penalties) else Smooth
 
 
 def _plain_ridge(penalties) -> bool:
@@ -86,6 +91,7 @@ class _Found(NamedTuple):
     w: np.ndarray
     value: np.ndarray
     objective: np.ndarray
+    loss: np.ndarray
     iterations: np.ndarray
 
 
@@ -93,10 +99,10 @@ def _solve_block(model, penalties, found, block, warm, ahead, tol, max_iter):
     """Put the solutions of a block of strengths in `found`; `ahead`, it starts at what is there."""
     start = found.w[block] if ahead else np.broadcast_to(warm, found.w[block].shape)
     lanes = _lanes(jax.tree.map(lambda leaf: leaf[block[1:]], penalties), len(start))
-    w, value, objective, iterations = solve_block(model, lanes, _flat(start), tol, max_iter)
+    w, judged, iterations = solve_block(model, lanes, _flat(start), tol, max_iter)
     shape = start.shape[:3]
-    found.w[block], found.value[block] = w.reshape(start.shape), value.reshape(shape)
-    found.objective[block] = objective.reshape(shape)
+    found.w[block] = w.reshape(start.shape)
+    found.value[block], found.objective[block], found.loss[block] = (np.reshape(x, shape) for x in judged[:3])
     found.iterations[block] += iterations.reshape(shape)
 
 
@@ -110,7 +116,7 @@ def _lanes(penalties, folds):
 
     def lanes(leaf):
         flat = leaf.reshape(-1, *leaf.shape[2:])
-        return jnp.broadcast_to(flat, (folds, *flat.shape))
+        return np.broadcast_to(flat, (folds, *flat.shape))
 
     return jax.tree.map(lanes, penalties)
 
@@ -122,4 +128,4 @@ def _undone(model, problem, found, kind) -> Paths:
     coef = own.reshape(own.shape[:-1] + layout.features)
     coef, b = (np.moveaxis(coef, 3, -1), b) if layout.targets else (coef[:, :, :, 0], b[..., 0])
     coef, b = problem.undo(coef, b)
-    return Paths(coef, b, found.value, found.objective, found.iterations, kind)
+    return Paths(coef, b, found.value, found.objective, found.loss, found.iterations, kind)

@@ -69,5 +69,6 @@ class Paths(NamedTuple):
     intercept: np.ndarray  # (F, R, K, *targets)
     certificate: np.ndarray  # (F, R, K)
     objective: np.ndarray  # (F, R, K)
+    loss: np.ndarray  # (F, R, K), the objective without the penalty
     iterations: np.ndarray  # (F, R, K)
     kind: str

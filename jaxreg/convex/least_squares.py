@@ -9,7 +9,7 @@ import numpy as np
 from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scale, moments
 from jaxreg.convex.lanes import Layout
-from jaxreg.convex.quadratic import Quadratic, certified, descend
+from jaxreg.convex.quadratic import Quadratic, certified, descend, judged
 
 GRAM = 2**23  # entries of the Gram matrices of all folds that are kept
 
@@ -21,24 +21,23 @@ class LeastSquares:
         del datafit
         self.layout, self.kind, self.dtype = layout, kind, problem.dtype
         n = len(problem.weight)
-        self.X = jnp.asarray(problem.X.reshape(n, -1))
+        self.X = problem.X.reshape(n, -1)
         y = problem.y.reshape(n, -1)
         self.offset = problem.weight @ y if problem.fit_intercept else np.zeros(y.shape[1])
-        self.y = jnp.asarray(y - self.offset)
+        self.y = y - self.offset
         self.weight, self.train = problem.weight, train
         self.options = problem.fit_intercept, standardize if len(train) > 1 else None
         self.width = self.X.shape[1]
         self.whole = None
         if len(train) * self.width**2 <= GRAM:
             self.whole = moments(self.X, self.y, self.weight, train, *self.options)
-            self.center, self.scale, self.y_center = self.whole.center, self.whole.scale, self.whole.y_center
-            self.linear, self.energy = self.whole.quadratic.linear, self.whole.quadratic.energy
+            vectors = self.whole.center, self.whole.scale, self.whole.y_center, *self.whole.quadratic[1:]
         else:
-            shares = jnp.asarray(train * self.weight)
+            shares = train * self.weight
             self.shares = shares / shares.sum(1, keepdims=True)
-            self.center, self.scale, self.y_center, self.linear, self.energy = _vectors(
-                self.X, self.y, self.shares, *self.options
-            )
+            self.X = jnp.asarray(self.X)
+            vectors = _vectors(self.X, self.y, self.shares, *self.options)
+        self.center, self.scale, self.y_center, self.linear, self.energy = map(np.asarray, vectors)
 
     def some(self, columns) -> Quadratic:
         """The problem of some columns; padding is columns of zeros."""
@@ -78,19 +77,17 @@ class LeastSquares:
         )
 
     def judge(self, penalties, w):
-        """(certificate, objective, slope of the loss) on all columns, for lanes of flat w."""
-        product = self.whole.quadratic.product(w) if self.whole is not None else self._product(w)
-        return certified(
-            Quadratic(None, self.linear, self.energy), penalties, w, product, layout=self.layout, kind=self.kind
-        )
+        """(certificate, objective, loss, slope of the loss) on all columns, for lanes of flat w."""
+        options = {"layout": self.layout, "kind": self.kind}
+        if self.whole is not None:
+            return judged(self.whole.quadratic, penalties, w, **options)
+        product = _product(self.X, self.shares, self.center, self.scale, w)
+        return certified(Quadratic(None, self.linear, self.energy), penalties, w, product, **options)
 
     def intercept(self, w):
         """b of scaled columns, (F, ..., t)."""
         lead = (slice(None), *[None] * (w.ndim - 3))
         return self.offset + self.y_center[lead] - np.einsum("f...tp,fp->f...t", w, self.center / self.scale)
-
-    def _product(self, w):
-        return _product(self.X, self.shares, self.center, self.scale, w)
 
     def _narrow(self, width):
         return self.layout if width == self.width else self.layout._replace(features=(width,))

@@ -24,7 +24,7 @@ def newton(model, rows, penalties, start, tol, *, layout, judge, max_iter):
         start: (F, L, t, p).
         tol: on the certificate.
         layout: of the coefficients.
-        judge: (penalties, w) -> (certificate, objective, slope).
+        judge: (penalties, w) -> (certificate, objective, loss, slope).
         max_iter: of the inner solver.
 
     References:
@@ -36,7 +36,7 @@ def newton(model, rows, penalties, start, tol, *, layout, judge, max_iter):
     kind = "fixed_point" if model.kind == "fixed_point" else "optimality"
     options = {"layout": layout, "fit_intercept": model.fit_intercept}
     w, iterations, patience = jnp.asarray(start, jnp.float64), 0, 0
-    value, _, slope = (np.array(x) for x in judge(penalties, w))
+    value, _, _, slope = (np.array(x) for x in judge(penalties, w))
     best, now = np.array(w), value.copy()
     for _ in range(OUTER):
         if np.all(value <= tol) or iterations >= max_iter or patience > 2:
@@ -57,7 +57,7 @@ def newton(model, rows, penalties, start, tol, *, layout, judge, max_iter):
         )
         iterations += steps
         w, moved = _searched(model.datafit, rows, penalties, w, jnp.asarray(target).reshape(w.shape), **options)
-        now, _, slope = (np.asarray(x) for x in judge(penalties, w))
+        now, _, _, slope = (np.asarray(x) for x in judge(penalties, w))
         better = now < value
         best[better], value[better] = np.asarray(w)[better], now[better]
         patience = 0 if np.any(better) else patience + 1

@@ -1,5 +1,6 @@
 """A family of convex problems, one for each strength, solved and certified."""
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,7 @@ def path(
         "objective": ("lam", found.objective[0, 0]),
         "support": ("lam", np.count_nonzero(coef.reshape(len(lams), -1), 1)),
         "df": ("lam", df),
-        "deviance": ("lam", _explained(datafit, problem, coef, intercept)),
+        "deviance": ("lam", _explained(datafit, problem, found.loss[0, 0])),
     }
     coords = {"lam": lams}
     if problem.classes is not None and targets:
@@ -115,15 +116,16 @@ def path(
     return xarray.Dataset(variables, coords, attrs)
 
 
-def _explained(datafit, problem, coef, intercept) -> np.ndarray:
+def _explained(datafit, problem, loss) -> np.ndarray:
     """1 − deviance/null deviance for each λ."""
     with jax.enable_x64(True):
-        W, b = problem.redo(coef, intercept)
-        axes = problem.X.ndim - 1
-        eta = np.tensordot(problem.X, W, (range(1, axes + 1), range(1, axes + 1)))  # (n, K, *targets)
-        eta, y, s = jnp.asarray(np.moveaxis(eta, 1, 0) + b[:, None]), jnp.asarray(problem.y), problem.weight
-        best = datafit.saturated(y)
-        left = jax.vmap(lambda eta: s @ (datafit.loss(eta, y) - best))(eta)
-        zero = jnp.zeros_like(y)
-        null = s @ (datafit.loss(zero + (datafit.intercept(zero, y, s) if problem.fit_intercept else 0), y) - best)
-        return np.asarray(1 - left / jnp.where(null > 0, null, 1))
+        best, null = map(float, _extremes(datafit, problem.y, problem.weight, problem.fit_intercept))
+    return 1 - (loss - best) / (null - best if null > best else 1)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _extremes(datafit, y, weight, fit_intercept):
+    """The least loss that any outputs have, and that of the intercept alone."""
+    eta = jnp.zeros_like(y)
+    eta += datafit.intercept(eta, y, weight) if fit_intercept else 0
+    return weight @ datafit.saturated(y), weight @ datafit.loss(eta, y)

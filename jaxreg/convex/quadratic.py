@@ -63,13 +63,20 @@ def stationarity(quadratic, penalties, w, product, layout, kind):
 
 @functools.partial(jax.jit, static_argnames=("layout", "kind"))
 def certified(quadratic, penalties, w, product, *, layout, kind):
-    """(certificate, objective, slope of the loss) of each lane; `product` is Gw."""
+    """(certificate, objective, loss, slope of the loss) of each lane; `product` is Gw."""
     penalty = layout.on_flat(lambda pen, x: pen.value(x))(penalties, w)
     if kind == "gap":
         value = duality_gap(quadratic, penalties, w, product, penalty, layout)
     else:
         value = stationarity(quadratic, penalties, w, product, layout, kind)
-    return value, loss(quadratic, w, product) + penalty, product - quadratic.linear[:, None]
+    fit = loss(quadratic, w, product)
+    return jnp.maximum(value, 0), fit + penalty, fit, product - quadratic.linear[:, None]
+
+
+@functools.partial(jax.jit, static_argnames=("layout", "kind"))
+def judged(quadratic, penalties, w, *, layout, kind):
+    """`certified` at w."""
+    return certified(quadratic, penalties, w, quadratic.product(w), layout=layout, kind=kind)
 
 
 @jax.jit
@@ -139,7 +146,7 @@ def descend(quadratic, penalties, start, tol, *, layout, kind, max_iter, dtype):
     def look(state, count):
         w = state.w.astype(np.float64)
         product = state.product if dtype == np.float64 else quadratic.product(w)
-        new = np.asarray(certified(quadratic, penalties, w, product, layout=layout, kind=kind)[0])
+        new = np.asarray(certified(quadratic._replace(gram=None), penalties, w, product, layout=layout, kind=kind)[0])
         better = new < value
         best[better], value[better], last[better] = np.asarray(w)[better], new[better], count
 

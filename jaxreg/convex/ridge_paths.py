@@ -11,10 +11,10 @@ def ridge_paths(problem: Problem, train, standardize: str | None, lams) -> Paths
     """What `engine.paths` answers for `Squared` and `SquaredL2` at each of `lams`, exact for each fold of `train`."""
     flat, y = problem.X.reshape(len(problem.X), -1), problem.y.reshape(len(problem.y), -1)
     fits = [_fit(problem, flat, y, rows, standardize, lams) for rows in train]
-    coef, intercept, certificate, objective = (np.stack(parts)[:, None] for parts in zip(*fits, strict=True))
+    coef, intercept, certificate, objective, loss = (np.stack(parts)[:, None] for parts in zip(*fits, strict=True))
     lead = certificate.shape
     coef, intercept = problem.undo(coef.reshape(*lead, *problem.shape), intercept.reshape(*lead, *problem.y.shape[1:]))
-    return Paths(coef, intercept, certificate, objective, np.zeros(lead, int), "gap")
+    return Paths(coef, intercept, certificate, objective, loss, np.zeros(lead, int), "gap")
 
 
 def rows_left_out(problem: Problem, lams) -> np.ndarray:
@@ -23,7 +23,7 @@ def rows_left_out(problem: Problem, lams) -> np.ndarray:
 
 
 def _fit(problem, X, y, rows, standardize, lams):
-    """(coef, intercept, certificate, objective) at every λ of one fold."""
+    """(coef, intercept, certificate, objective, loss) at every λ of one fold."""
     X, y, s = X[rows], y[rows], problem.weight[rows] / problem.weight[rows].sum()
     mean, y_mean = s @ X, s @ y
     center, y_center = (mean, y_mean) if problem.fit_intercept else (np.zeros_like(mean), np.zeros_like(y_mean))
@@ -38,6 +38,7 @@ def _fit(problem, X, y, rows, standardize, lams):
     slope = over_lams(np, X.T, s[:, None] * rest) + lams[:, None, None] * fits.coef
     gap = np.square(slope).sum((1, 2)) / (2 * lams)
     null = s @ np.square(y).sum(1) / 2
-    objective = np.square(rest).sum(2) @ s / 2 + lams * np.square(fits.coef).sum((1, 2)) / 2
+    loss = np.square(rest).sum(2) @ s / 2
+    objective = loss + lams * np.square(fits.coef).sum((1, 2)) / 2
     coef = fits.coef / scale[:, None]
-    return coef, y_center - np.einsum("p,kpt->kt", center, coef), gap / (null if null > 0 else 1), objective
+    return coef, y_center - np.einsum("p,kpt->kt", center, coef), gap / (null if null > 0 else 1), objective, loss

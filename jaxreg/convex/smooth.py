@@ -13,9 +13,7 @@ from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scale
 from jaxreg.convex.lanes import Layout
 from jaxreg.convex.newton import ENTRIES, newton
-from jaxreg.penalties import L0, MCP, SCAD, GroupMCP, LogSum, LpHalf
-
-NONCONVEX = (L0, MCP, SCAD, LogSum, LpHalf, GroupMCP)
+from jaxreg.convex.support import is_concave
 
 
 class Rows(NamedTuple):
@@ -56,7 +54,7 @@ class Smooth:
         rows = self.rows._replace(X=take(self.rows.X, columns, 1), scale=scale)
         layout = self.layout if len(columns) == self.width else self.layout._replace(features=(len(columns),))
         unknowns = start.shape[2] * len(columns)
-        if start.shape[0] * start.shape[1] * unknowns**2 <= ENTRIES and not isinstance(penalties, NONCONVEX):
+        if start.shape[0] * start.shape[1] * unknowns**2 <= ENTRIES and not is_concave(penalties):
             options = {"layout": layout, "kind": self.kind, "fit_intercept": self.fit_intercept}
             judge = functools.partial(_judge, self.datafit, rows, **options)
             return newton(self, rows, penalties, start, tol, layout=layout, judge=judge, max_iter=max_iter)
@@ -74,7 +72,7 @@ class Smooth:
         )
 
     def judge(self, penalties, w):
-        """(certificate, objective, slope of the loss) on all columns, for lanes of flat w."""
+        """(certificate, objective, loss, slope of the loss) on all columns, for lanes of flat w."""
         options = {"layout": self.layout, "kind": self.kind, "fit_intercept": self.fit_intercept}
         return _judge(self.datafit, self.rows, penalties, w, **options)
 
@@ -108,10 +106,10 @@ def _intercepts(datafit, rows, w, *, layout):
 def _judge(datafit, rows, penalties, w, *, layout, kind, fit_intercept):
     def lane(weight, scale, penalty, w):
         X = rows.X if scale is None else rows.X / scale
-        _, b, slope = _lane(datafit, rows, layout, fit_intercept, weight, scale, w)
+        eta, b, slope = _lane(datafit, rows, layout, fit_intercept, weight, scale, w)
         arguments = datafit, penalty, X.reshape(len(X), *layout.features), rows.y, weight, fit_intercept
         value, objective, *_ = KINDS[kind](*arguments, layout.coef(w), b)
-        return value, objective, slope
+        return jnp.maximum(value, 0), objective, weight @ datafit.loss(eta, rows.y), slope
 
     return _over_lanes(lane, rows, 2)(rows.weight, rows.scale, penalties, w)
 
@@ -146,7 +144,7 @@ def _minimise(datafit, rows, penalties, start, tol, *, layout, kind, max_iter, d
         # Σ s‖x‖² bounds the curvature, up to the datafit's own, which backtracking finds.
         spread = s @ jnp.square(thin.X if scale is None else thin.X / scale.astype(dtype)).sum(1)
         step = 1 / jnp.maximum(spread, jnp.finfo(dtype).tiny)
-        cost = (lambda w: narrow.value(layout.coef(w))) if isinstance(penalty, NONCONVEX) else None
+        cost = (lambda w: narrow.value(layout.coef(w))) if is_concave(penalty) else None
         w, iterations, value = minimise(smooth, prox, w0, step, tol, max_iter, residual=residual, cost=cost)
         return w.astype(jnp.float64), value, iterations
 

@@ -40,7 +40,7 @@ def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: flo
     else:
         gradient = null_gradient(datafit, problem) if gradient is None else gradient
         with jax.enable_x64(True):
-            top = float(penalty.critical(jnp.asarray(gradient)))
+            top = float(_critical(penalty, gradient))
     if not (np.isfinite(top) and top > 0):
         reason = "no strength sets all coefficients to 0" if top else "all coefficients are 0 at every strength"
         raise ValueError(f"`{api}` needs `lams` here, where {reason}.")
@@ -52,6 +52,11 @@ def null_gradient(datafit, problem) -> np.ndarray:
     with jax.enable_x64(True):
         slope = np.asarray(_null_slope(datafit, problem.y, problem.weight, problem.fit_intercept))
     return np.tensordot(problem.X, problem.weight.reshape(-1, *[1] * (slope.ndim - 1)) * slope, (0, 0))
+
+
+@jax.jit
+def _critical(penalty, gradient):
+    return penalty.critical(gradient)
 
 
 @functools.partial(jax.jit, static_argnums=3)

@@ -7,7 +7,24 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import floating, in_groups, norm, per_entry, times
-from jaxreg.penalties import L1, ElasticNet, GroupL2, Huber, Penalty, Radial, Separable, SparseGroup, SquaredL2, Sum
+from jaxreg.penalties import (
+    L0,
+    L1,
+    MCP,
+    SCAD,
+    ElasticNet,
+    GroupL2,
+    GroupMCP,
+    Huber,
+    LogSum,
+    LpHalf,
+    Penalty,
+    Radial,
+    Separable,
+    SparseGroup,
+    SquaredL2,
+    Sum,
+)
 from jaxreg.pytree import title
 
 DENSE = 512  # unknowns up to which a linear system is factored
@@ -36,6 +53,13 @@ def is_convex(penalty) -> bool:
     if isinstance(penalty, Sum):
         return all(map(is_convex, penalty.terms))
     return isinstance(penalty, (L1, SquaredL2, ElasticNet, Huber, GroupL2, SparseGroup))
+
+
+def is_concave(penalty) -> bool:
+    """Whether the penalty is known not to be convex, or holds one that is not."""
+    inner = [getattr(penalty, name) for name in getattr(penalty, "__dataclass_fields__", ())]
+    inner = [n for f in inner for n in (f if isinstance(f, (tuple, list)) else [f]) if isinstance(n, Penalty)]
+    return isinstance(penalty, (L0, MCP, SCAD, LogSum, LpHalf, GroupMCP)) or any(map(is_concave, inner))
 
 
 def free(penalty, w) -> jax.Array:
