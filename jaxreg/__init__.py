@@ -19,7 +19,10 @@ On trees: `value`, `prox`, `moreau_envelope`, `project`, `violation`, `towards`;
 
 At scale: `sweep` over a space of configurations: `grid`, `zipped`, `sample` (`uniform`, `log_uniform`, `integers`),
 `configurations`, `static` and `conditional` values; a `Trainable` with `early_stopping`, `halving`, `hyperband`.
-`open_store` opens what it stored; `plotting` shows it. `tune` descends a validation loss in the logs of strengths.
+`open_store` opens what it stored; `plotting` shows it.
+
+Linear models: `convex` solves, certifies and cross-validates them, along paths of strengths too, and differentiates
+them in the strengths. `tune` descends in the logs of strengths: theirs, or those that a network is trained with.
 """
 
 from jaxreg import conventions as conventions
