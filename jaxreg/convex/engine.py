@@ -100,6 +100,10 @@ def _solve_block(model, penalties, found, block, warm, ahead, tol, max_iter):
     start = found.w[block] if ahead else np.broadcast_to(warm, found.w[block].shape)
     lanes = _lanes(jax.tree.map(lambda leaf: leaf[block[1:]], penalties), len(start))
     w, judged, iterations = solve_block(model, lanes, _flat(start), tol, max_iter)
+    if model.dtype == np.float32 and not np.all(np.asarray(judged[0]) <= tol):  # rounding stopped it: go on without
+        model.dtype = np.dtype(np.float64)
+        w, judged, more = solve_block(model, lanes, w, tol, max_iter)
+        model.dtype, iterations = np.dtype(np.float32), iterations + more
     shape = start.shape[:3]
     found.w[block] = w.reshape(start.shape)
     found.value[block], found.objective[block], found.loss[block] = (np.reshape(x, shape) for x in judged[:3])

@@ -30,10 +30,10 @@ def moments(X, y, weight, train, fit_intercept: bool, standardize: str | None) -
         fit_intercept: whether to centre.
         standardize: None, "std", "sample_std" or "norm".
     """
-    patterns, group = np.unique(train, axis=1, return_inverse=True)  # (F, groups): rows of a group share their folds
-    if len(patterns.T) == 1:
-        blocks, shares, targets = X[None], weight[None], y[None]
+    if train.all():
+        patterns, blocks, shares, targets = np.ones((len(train), 1)), X[None], weight[None], y[None]
     else:
+        patterns, group = np.unique(train, axis=1, return_inverse=True)  # (F, groups): rows that share their folds
         rows = [np.flatnonzero(group == g) for g in range(patterns.shape[1]) if patterns[:, g].any()]
         patterns = patterns[:, patterns.any(0)]
         most = max(map(len, rows))

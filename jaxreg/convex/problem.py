@@ -88,7 +88,10 @@ def prepare(api: str, datafit, X, y, sample_weight=None, fit_intercept=True, sta
     mean = np.tensordot(weight, X, 1)
     center = mean if fit_intercept else np.zeros_like(mean)
     scale = _scale(api, SCALES[standardize], X, weight, mean, center)
-    return Problem((X - center) / scale, y, weight, center, scale, bool(fit_intercept), classes, dtype)
+    X = X - center  # a copy, as X may be the user's
+    if SCALES[standardize] is not None:
+        X /= scale
+    return Problem(X, y, weight, center, scale, bool(fit_intercept), classes, dtype)
 
 
 def _matrix(api, X, y):
@@ -107,7 +110,7 @@ def _matrix(api, X, y):
     if y.ndim == 0 or len(y) != len(X):
         raise ValueError(f"`{api}` needs as many rows in `X` as in `y`, got shapes {X.shape} and {y.shape}.")
     narrow = X.dtype.kind not in "biu" and X.dtype.itemsize <= 4
-    return X.astype(np.float64), y, np.dtype(np.float32 if narrow else np.float64)
+    return X.astype(np.float64, copy=False), y, np.dtype(np.float32 if narrow else np.float64)
 
 
 def _finite(api, X):

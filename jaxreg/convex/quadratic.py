@@ -12,7 +12,8 @@ from jaxreg.convex.dual import feasible
 from jaxreg.convex.lanes import Layout, State, dot, fresh, pick
 from jaxreg.convex.polish import polishable, polished
 
-STEPS = 25  # of the first rounds
+STEPS = 12  # of the first rounds
+EASY = 2  # rounds that come without a polish
 PATIENCE = 6  # rounds
 
 
@@ -159,11 +160,11 @@ def descend(quadratic, penalties, start, tol, *, layout, kind, max_iter, dtype):
     for count in itertools.count():
         if not unfinished(count):
             return best, value, iterations
-        steps = min(STEPS * 2 ** (count // 3), max_iter - iterations)
+        steps = min(STEPS * 2 ** (count // 2), max_iter - iterations)
         state = advance(narrow, thin, state, steps, layout)
         iterations += steps
         look(state, count)
-        if polishable(penalties) and np.any(value > tol):
+        if count >= EASY and polishable(penalties) and np.any(value > tol):
             state = polished(narrow, thin, state, jnp.asarray(value > tol), layout)
             look(state, count)
 

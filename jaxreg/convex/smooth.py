@@ -53,16 +53,20 @@ class Smooth:
         scale = None if self.scale is None else jnp.where((s := take(self.scale, columns, 1)) > 0, s, 1)
         rows = self.rows._replace(X=take(self.rows.X, columns, 1), scale=scale)
         layout = self.layout if len(columns) == self.width else self.layout._replace(features=(len(columns),))
-        unknowns = start.shape[2] * len(columns)
+        unknowns, steps = start.shape[2] * len(columns), 0
         if start.shape[0] * start.shape[1] * unknowns**2 <= ENTRIES and not is_concave(penalties):
             options = {"layout": layout, "kind": self.kind, "fit_intercept": self.fit_intercept}
             judge = functools.partial(_judge, self.datafit, rows, **options)
-            return newton(self, rows, penalties, start, tol, layout=layout, judge=judge, max_iter=max_iter)
-        return _minimise(
+            start, value, steps = newton(
+                self, rows, penalties, start, tol, layout=layout, judge=judge, max_iter=max_iter
+            )
+            if np.all(value <= tol) or np.all(steps >= max_iter):
+                return start, value, steps
+        w, value, more = _minimise(
             self.datafit,
             rows,
             penalties,
-            start,
+            jnp.asarray(start),
             tol,
             layout=layout,
             kind=self.kind,
@@ -70,6 +74,7 @@ class Smooth:
             dtype=self.dtype,
             fit_intercept=self.fit_intercept,
         )
+        return w, value, steps + np.asarray(more)
 
     def judge(self, penalties, w):
         """(certificate, objective, loss, slope of the loss) on all columns, for lanes of flat w."""

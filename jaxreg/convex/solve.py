@@ -72,7 +72,8 @@ def solve(
         min over (W, b) of  Σᵢ sᵢ f(xᵢ·W + b, yᵢ) + Ω(W),   s = sample_weight/Σ sample_weight, 1/n by default
 
     Nothing is said on the way and nothing stops short in silence: `converged` and `stalled` tell. Iterates have the
-    dtype of X (integers count as float64); certificates are float64, whether or not `jax_enable_x64` is set.
+    dtype of X (integers count as float64), and go on in float64 where float32 does not reach the tolerance;
+    certificates are float64. All that whether or not `jax_enable_x64` is set.
 
     Args:
         datafit: f: `Squared`, `Logistic`, `Multinomial`, `Huber`, `Poisson`.

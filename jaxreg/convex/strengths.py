@@ -51,7 +51,8 @@ def null_gradient(datafit, problem) -> np.ndarray:
     """The gradient of the fit where all coefficients are 0, next to the intercept fitted without them."""
     with jax.enable_x64(True):
         slope = np.asarray(_null_slope(datafit, problem.y, problem.weight, problem.fit_intercept))
-    return np.tensordot(problem.X, problem.weight.reshape(-1, *[1] * (slope.ndim - 1)) * slope, (0, 0))
+    rows = (problem.weight * slope.T).reshape(-1, len(slope)) @ problem.X.reshape(len(slope), -1)  # (t, p)
+    return rows.T.reshape(problem.shape)
 
 
 @jax.jit
