@@ -52,7 +52,7 @@ BAD = {  # what is wrong: the arguments, the error, what it says
     "y has no targets": ((SQUARED, X, X[:, :0]), ValueError, r"`y` of shape \(n,\) or \(n, targets\)"),
     "labels have two axes": ((convex.Logistic(), X, X[:, :2] > 0), ValueError, r"one label for each row, `y` of shape"),
     "X is text": ((SQUARED, X.astype(str), Y), TypeError, r"numbers in `X`, got <U\d+ of shape \(6, 3\)"),
-    "X is objects": ((SQUARED, X.astype(object), Y), TypeError, "numbers in `X`, got object"),
+    "X is objects": ((SQUARED, np.full((6, 3), None), Y), TypeError, "numbers in `X`, got object"),
     "X is complex": ((SQUARED, X * 1j, Y), TypeError, "numbers in `X`, got complex128"),
     "y is text": ((SQUARED, X, list("abcabc")), TypeError, "numbers as `y`, got <U1"),
     "labels cannot be sorted": (

@@ -11,7 +11,7 @@ from jaxreg.convex import engine
 from jaxreg.convex.datafits import Squared
 from jaxreg.convex.folds import split
 from jaxreg.convex.held_out import check_metric, held_out_errors
-from jaxreg.convex.problem import SCALES, prepare
+from jaxreg.convex.problem import SCALES, column_names, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.ridge_paths import rows_left_out
 from jaxreg.convex.solve import check_numbers, require_prox
@@ -126,7 +126,9 @@ def cross_validate(
         lead = len(splits.test), lams.size
         coef, intercept = (x[:-1].reshape(*lead, *x.shape[3:]) for x in (fits.coef, fits.intercept))
         error = held_out_errors(metric, datafit, problem, splits.test, coef, intercept)
-    data = _dataset(problem, fits, error, lams, l1_ratios, tol).assign_coords(repeat=("fold", splits.repeat))
+    data = _dataset(problem, fits, error, lams, l1_ratios, tol).assign_coords(
+        repeat=("fold", splits.repeat), **column_names(X)
+    )
     seconds = time.perf_counter() - began
     name = "squared error" if isinstance(datafit, Squared) and metric == "deviance" else metric
     name = getattr(name, "__name__", name)

@@ -14,7 +14,7 @@ from jaxreg.penalties import L1, ElasticNet
 
 WIDEST = 512  # columns up to which the tableau is that of all of them
 BLOCK = 3  # strengths for which columns are chosen, of more
-ROUNDING = 1e-9
+ROUNDING = 1e-12  # of a bound
 
 
 def factors(penalties, layout):
@@ -66,18 +66,19 @@ def _follow(model, fold, target, strength, lams):
     if p <= WIDEST:
         start = _start(model, fold, target, strength, np.arange(p))
         w[:], passed[:], _ = _knots(start, here, lams)
+        w[lams >= here * (1 - ROUNDING)] = 0
         return w, passed
     # Of many columns, those that pull most. They are good for a few strengths if none of the others passes its bound
     # there; else those that do come in, with as many as fit, where the few strengths began.
     pull = np.abs(linear) / strength
-    start, done = _start(model, fold, target, strength, np.sort(np.argsort(-pull)[:LEAST])), 0
+    start, done, top = _start(model, fold, target, strength, np.sort(np.argsort(-pull)[:LEAST])), 0, here
     while done < len(lams):
         block = lams[done : done + BLOCK]
         some, count, after = _knots(start, here, block)
         some = put(some, start.indices, p)
         pulls = np.abs(linear - np.asarray(model.product_in(fold, some))) / strength
         pulls[:, start.indices[start.indices < p]] = 0
-        passes = pulls > block[:, None] * (1 + ROUNDING)
+        passes = pulls > block[:, None] * (1 + 1e3 * ROUNDING)
         if passes.any():
             first = int(np.argmax(passes.any(1)))  # those that pass later may do so for want of these
             used, late = np.count_nonzero(start.indices < p), np.count_nonzero(passes[first])
@@ -87,6 +88,7 @@ def _follow(model, fold, target, strength, lams):
         w[done : done + len(block)], here, start = some, block[-1], after
         passed[done : done + len(block)] = count + (passed[done - 1] if done else 0)
         done += len(block)
+    w[lams >= top * (1 - ROUNDING)] = 0
     return w, passed
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxreg.convex import engine
 from jaxreg.convex.degrees import degrees_of_freedom
-from jaxreg.convex.problem import SCALES, prepare
+from jaxreg.convex.problem import SCALES, column_names, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.solve import check_numbers, require_prox
 from jaxreg.convex.strengths import at_lams, automatic_lams, checked_lams
@@ -109,10 +109,10 @@ def path(
         "df": ("lam", df),
         "deviance": ("lam", _explained(datafit, problem, found.loss[0, 0])),
     }
-    coords = {"lam": lams}
+    coords = {"lam": lams, **column_names(X)}
     if problem.classes is not None and targets:
         coords["target"] = problem.classes
-    attrs = {"kind": found.kind, "tol": tol, "seconds": seconds}
+    attrs = {"kind": found.kind, "tol": tol, "run_seconds": seconds}
     return xarray.Dataset(variables, coords, attrs)
 
 

@@ -94,14 +94,19 @@ def prepare(api: str, datafit, X, y, sample_weight=None, fit_intercept=True, sta
     return Problem(X, y, weight, center, scale, bool(fit_intercept), classes, dtype)
 
 
+def column_names(X) -> dict[str, list]:
+    """The coordinate `feature` of a table with named columns."""
+    columns = getattr(X, "columns", None)
+    return {} if columns is None or len(np.shape(X)) != 2 else {"feature": [str(c) for c in columns]}
+
+
 def _matrix(api, X, y):
     """X in float64, y as an array, and the dtype of the iterates."""
     if isinstance(X, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
         raise TypeError(f"`{api}` needs arrays with values, got traced ones; under `jit`, `vmap` and `grad` use `fit`.")
     if hasattr(X, "todense"):
-        raise TypeError(
-            f"`{api}` needs dense `X`, got {type(X).__name__} of shape {X.shape}: `X.todense()`, if it fits."
-        )
+        kind = type(X).__name__
+        raise TypeError(f"`{api}` needs dense `X`, got {kind} of shape {X.shape}: `toarray` or `todense`, if it fits.")
     X, y = array(X, "X", api), array(y, "y", api)
     if X.dtype.kind not in "biuf" and X.dtype != "bfloat16":
         raise TypeError(f"`{api}` needs numbers in `X`, got {X.dtype} of shape {X.shape}.")

@@ -50,6 +50,9 @@ class Solution:
         """The mean of y at X, of labels their probabilities (of two, the second's)."""
         X = np.asarray(X, np.float64)
         features = self.coef.ndim - np.ndim(self.intercept)
+        if X.ndim <= features or X.shape[X.ndim - features :] != self.coef.shape[:features]:
+            need = ", ".join(map(str, ("n", *self.coef.shape[:features])))
+            raise ValueError(f"`predict` needs `X` of shape ({need}), got {X.shape}.")
         with jax.enable_x64(True):
             return np.asarray(self.datafit.mean(np.tensordot(X, self.coef, features) + self.intercept))
 
@@ -141,7 +144,12 @@ def require_prox(penalty, api: str) -> None:
     """Raise TypeError unless `penalty` is a penalty with a prox."""
     if not isinstance(penalty, Penalty):
         hint = f": `{penalty.__name__}(lam)`" if isinstance(penalty, type) and issubclass(penalty, Penalty) else ""
-        raise TypeError(f"`{api}` needs a penalty, such as `L1(0.1)`, got {penalty!r}{hint}.")
+        got = f"an array of shape {penalty.shape}" if hasattr(penalty, "shape") else repr(penalty)
+        raise TypeError(f"`{api}` needs a penalty, such as `L1(0.1)`, got {got}{hint}.")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(penalty)):
+        raise TypeError(
+            f"`{api}` needs strengths with values, got traced ones; under `jit`, `vmap` and `grad` use `fit`."
+        )
     if not penalty.proximable:
         raise TypeError(f"`{api}` needs a penalty with an exact `prox`, which `{type(penalty).__name__}` has not.")
 

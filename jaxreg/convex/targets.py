@@ -40,14 +40,19 @@ def labels(y, api: str) -> tuple[np.ndarray, np.ndarray]:
         classes, places = np.unique(y, return_inverse=True)
     except TypeError:
         raise TypeError(f"`{api}` needs labels that can be sorted, got {y.dtype}: {y[:3]}...") from None
+    if y.dtype.kind == "f" and len(classes) > 2 and not np.array_equal(classes, np.round(classes)):
+        raise ValueError(f"`{api}` needs labels as `y`, got numbers such as {y[0]}: for these take `Squared()`.")
     if len(classes) < 2:
         raise ValueError(f"`{api}` needs two classes in `y` at least, got {len(classes)}: {classes.tolist()}.")
     return classes, places
 
 
 def array(x, name: str, api: str) -> np.ndarray:
-    """`x` as an array; ragged lists are refused."""
+    """`x` as an array; ragged lists are refused. A table of bools and floats is one of objects, which are numbers."""
     try:
-        return np.asarray(x)
+        values = np.asarray(x)
+        if values.dtype == object and all(isinstance(v, (bool, int, float, np.number, np.bool_)) for v in values.flat):
+            values = values.astype(np.float64)
     except ValueError as error:
         raise ValueError(f"`{api}` needs an array as `{name}`: {error}.") from None
+    return values
