@@ -177,3 +177,13 @@ def test_bad_grids(axes, error, message):
 def test_bad_sweeps(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_programs_that_call_lapack_run_one_at_a_time():
+    # In jax 0.10 two at a time wait for each other for ever; the sweep would not end.
+    def train(seed):
+        x = jax.random.normal(jax.random.key(seed), (300, 300), jnp.float64)
+        return {"top": jax.lax.scan(lambda s, _: (s + jnp.linalg.eigh(x @ x.T)[0][-1], None), 0.0, None, 2)[0]}
+
+    runs = jr.sweep(train, jr.grid(seed=range(4)), chunk=1)
+    assert np.isfinite(runs["top"]).all()

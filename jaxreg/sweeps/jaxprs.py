@@ -3,6 +3,9 @@
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+LAPACK = {"cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "schur", "svd", "tridiagonal"}
+LAPACK |= {"geqrf", "geqp3", "triangular_solve"}
+
 
 def constants(jaxpr: ClosedJaxpr | Jaxpr):
     """The arrays in a program, of which its text shows the shapes alone."""
@@ -23,6 +26,12 @@ def operations(jaxpr: Jaxpr) -> int:
     """How many there are, those of inner programs included."""
     inner = [j.jaxpr if isinstance(j, ClosedJaxpr) else j for equation in jaxpr.eqns for j in _inner(equation)]
     return len(jaxpr.eqns) + sum(map(operations, inner))
+
+
+def factorizes(jaxpr: Jaxpr) -> bool:
+    """Whether it holds what a CPU leaves to LAPACK."""
+    inner = [j.jaxpr if isinstance(j, ClosedJaxpr) else j for equation in jaxpr.eqns for j in _inner(equation)]
+    return any(equation.primitive.name in LAPACK for equation in jaxpr.eqns) or any(map(factorizes, inner))
 
 
 def _inner(equation):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from jaxreg.sweeps.jaxprs import factorizes
 from jaxreg.sweeps.program import Program
 
 BY_STEP = "_by_step"
@@ -34,9 +35,13 @@ def flights(program: Program) -> int:
     """How many chunks run at a time: one on each core of a CPU that is one device, as XLA keeps one core busy with it.
 
     Elsewhere two, so that the next one is there when the devices are done with one.
+
+    One where LAPACK is called: in jax 0.10 two such programs at a time wait for each other for ever.
     """
     if program.mesh.size > 1 or program.mesh.devices.flat[0].platform != "cpu":
         return 2
+    if jax.__version_info__ < (0, 12) and any(factorizes(part.jaxpr.jaxpr) for part in program.parts):
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
