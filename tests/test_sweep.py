@@ -182,8 +182,12 @@ def test_bad_sweeps(call, error, message):
 def test_programs_that_call_lapack_run_one_at_a_time():
     # In jax 0.10 two at a time wait for each other for ever; the sweep would not end.
     def train(seed):
-        x = jax.random.normal(jax.random.key(seed), (300, 300), jnp.float64)
-        return {"top": jax.lax.scan(lambda s, _: (s + jnp.linalg.eigh(x @ x.T)[0][-1], None), 0.0, None, 2)[0]}
+        x = jax.random.normal(jax.random.key(seed), (500, 500), jnp.float64)
+        return {
+            "top": jax.lax.scan(
+                lambda s, _: (s + jnp.linalg.cholesky(x @ x.T + jnp.eye(500))[-1, -1], None), 0.0, None, 10
+            )[0]
+        }
 
-    runs = jr.sweep(train, jr.grid(seed=range(4)), chunk=1)
+    runs = jr.sweep(train, jr.grid(seed=range(6)), chunk=2)
     assert np.isfinite(runs["top"]).all()
