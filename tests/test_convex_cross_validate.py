@@ -92,6 +92,24 @@ def test_ridge_is_exact_in_every_fold_and_scaled_by_its_own_rows():
         np.testing.assert_allclose(error, np.square(rest).mean((1, 2)))
 
 
+@pytest.mark.parametrize(
+    "penalty", [jr.L1(1.0), jr.SquaredL2(1.0), pytest.param(jr.SquaredL2(np.ones(5)), marks=pytest.mark.slow)], ids=repr
+)
+@pytest.mark.parametrize(("kind", "fit_intercept"), [("sample_std", True), ("norm", True), ("std", False)])
+def test_columns_are_scaled_by_the_rows_of_the_fold(penalty, kind, fit_intercept):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(12, 5)) + np.arange(5), rng.normal(size=12)
+    if fit_intercept:
+        X[:, 4] = np.where(np.arange(12) == 0, 334, 1000 / 3)  # of one value in the fold that leaves out row 0
+    options = {"standardize": kind, "fit_intercept": fit_intercept, "lams": [1.0, 1e-3], "tol": 1e-10}
+    rows, varies = np.arange(4, 12), X[4:].std(0) > 0
+    cv = cross_validate(Squared(), penalty, X, y, folds=[(rows, np.arange(4)), (np.arange(8), rows[4:])], **options)
+    lam = penalty.lam if np.ndim(penalty.lam) == 0 else penalty.lam[varies]
+    fits = jr.convex.path(Squared(), type(penalty)(lam), X[4:, varies], y[4:], **options)
+    rest = X[:4, varies] @ fits["coef"].values.T + fits["intercept"].values - y[:4, None]
+    np.testing.assert_allclose(cv["error"][0], np.square(rest).mean(0), rtol=1e-6)
+
+
 def test_errors_of_held_out_rows():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(11, 3)) + 5

@@ -9,6 +9,8 @@ import numpy as np
 
 from jaxreg.convex.quadratic import Quadratic
 
+CONSTANT = 1e-13  # share of its size that a column of one value may vary by rounding
+
 
 class Moments(NamedTuple):
     """Least squares of F folds, each centred and scaled by its own training rows."""
@@ -41,11 +43,13 @@ def moments(X, y, weight, train, fit_intercept: bool, standardize: str | None) -
         used = np.arange(most) < np.array([[len(r)] for r in rows])
         blocks, targets, shares = X[place], y[place], np.where(used, weight[place], 0)
     even = bool(np.all(shares == shares.flat[0]))
-    return _moments(blocks, targets, shares, patterns.astype(float), fit_intercept, standardize, even)
+    parts = train * weight
+    scale = column_scales(X, parts / parts.sum(1, keepdims=True), fit_intercept, standardize)
+    return _moments(blocks, targets, shares, patterns.astype(float), scale, fit_intercept, even)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _moments(blocks, targets, shares, patterns, fit_intercept, standardize, even):
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _moments(blocks, targets, shares, patterns, scale, fit_intercept, even):
     total = patterns @ shares.sum(1)
 
     def over_folds(sums):
@@ -67,16 +71,27 @@ def _moments(blocks, targets, shares, patterns, fit_intercept, standardize, even
     gram = gram - center[:, :, None] * center[:, None, :]
     linear = linear - y_center[:, :, None] * center[:, None, :]
     energy = jnp.sum(energy - jnp.square(y_center), -1)
-    rows = patterns @ (shares > 0).sum(1).astype(float)
-    scale = column_scale(jnp.diagonal(gram, axis1=1, axis2=2), rows, standardize)
     gram, linear = gram / (scale[:, :, None] * scale[:, None, :]), linear / scale[:, None]
     return Moments(Quadratic(gram, linear, energy), center, scale, y_center)
 
 
-def column_scale(spread, rows, standardize: str | None):
-    """What the columns of each fold are divided by: (F, p) from their mean squares and the number of rows."""
+def column_scales(X, shares, fit_intercept: bool, standardize: str | None):
+    """What the columns are divided by in each fold of rows with `shares` (F, n), of sum 1: (F, p)."""
     if standardize is None:
-        return jnp.ones_like(spread)
-    n = rows[:, None]
-    factor = {"std": 1.0, "sample_std": n / (n - 1), "norm": n}[standardize]
-    return jnp.where(spread > 0, jnp.sqrt(jnp.where(spread > 0, spread, 1) * factor), 1)
+        return jnp.ones((len(shares), X.shape[1]))
+    return _scales(X, jnp.asarray(shares), fit_intercept, standardize)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _scales(X, shares, fit_intercept, standardize):
+    return jax.lax.map(lambda share: column_scale(jnp, X, share, fit_intercept, standardize), shares)
+
+
+def column_scale(xp, X, share, fit_intercept: bool, standardize: str):
+    """Of one fold, (p,), by NumPy or JAX; 1 for columns that have one value there but for rounding."""
+    center = share @ X if fit_intercept or standardize != "norm" else 0
+    n = xp.sum(share > 0)
+    factor = {"std": 1, "sample_std": n / xp.maximum(n - 1, 1), "norm": n}[standardize]
+    spread = share @ xp.square(X - center)
+    varies = spread > CONSTANT**2 * (share @ xp.square(X))
+    return xp.sqrt(factor * xp.where(varies, spread, 1 / factor))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.columns import take
-from jaxreg.convex.gram import column_scale, moments
+from jaxreg.convex.gram import column_scales, moments
 from jaxreg.convex.lanes import Layout
 from jaxreg.convex.quadratic import Quadratic, certified, descend, judged
 
@@ -101,8 +101,7 @@ def _vectors(X, y, shares, fit_intercept, standardize):
         center, y_center = jnp.zeros_like(center), jnp.zeros_like(y_center)
     linear = jnp.einsum("fn,nt,np->ftp", shares, y, X) - y_center[:, :, None] * center[:, None, :]
     energy = jnp.einsum("fn,nt->f", shares, jnp.square(y)) - jnp.sum(jnp.square(y_center), -1)
-    spread = shares @ jnp.square(X) - jnp.square(center)
-    scale = column_scale(spread, jnp.sum(shares > 0, 1), standardize)
+    scale = column_scales(X, shares, fit_intercept, standardize)
     return center, scale, y_center, linear / scale[:, None], energy
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxreg.convex.gram import column_scale
 from jaxreg.convex.lanes import Paths
 from jaxreg.convex.problem import Problem
 from jaxreg.convex.ridge import closed_form, over_lams
@@ -27,11 +28,7 @@ def _fit(problem, X, y, rows, standardize, lams):
     X, y, s = X[rows], y[rows], problem.weight[rows] / problem.weight[rows].sum()
     mean, y_mean = s @ X, s @ y
     center, y_center = (mean, y_mean) if problem.fit_intercept else (np.zeros_like(mean), np.zeros_like(y_mean))
-    scale = np.ones_like(mean)
-    if standardize is not None:
-        factor = {"std": 1, "sample_std": len(X) / (len(X) - 1), "norm": len(X)}[standardize]
-        spread = factor * (s @ np.square(X - (center if standardize == "norm" else mean)))
-        scale = np.sqrt(np.where(spread > 0, spread, 1))
+    scale = 1.0 if standardize is None else column_scale(np, X, s, problem.fit_intercept, standardize)
     X, y = (X - center) / scale, y - y_center
     fits = closed_form(np, X, y, lams, s, False, None)
     rest = over_lams(np, X, fits.coef) - y  # (K, n, t)
@@ -40,5 +37,5 @@ def _fit(problem, X, y, rows, standardize, lams):
     null = s @ np.square(y).sum(1) / 2
     loss = np.square(rest).sum(2) @ s / 2
     objective = loss + lams * np.square(fits.coef).sum((1, 2)) / 2
-    coef = fits.coef / scale[:, None]
+    coef = fits.coef / np.reshape(scale, (-1, 1))
     return coef, y_center - np.einsum("p,kpt->kt", center, coef), gap / (null if null > 0 else 1), objective, loss

@@ -10,7 +10,7 @@ import numpy as np
 from jaxreg.convex.accelerated import minimise
 from jaxreg.convex.certificate import KINDS
 from jaxreg.convex.columns import take
-from jaxreg.convex.gram import column_scale
+from jaxreg.convex.gram import column_scales
 from jaxreg.convex.lanes import Layout
 from jaxreg.convex.newton import ENTRIES, newton
 from jaxreg.convex.support import is_concave
@@ -43,9 +43,7 @@ class Smooth:
         shares = jnp.asarray(shares / shares.sum(1, keepdims=True))
         self.scale = None
         if standardize is not None and len(train) > 1:
-            spread = shares @ jnp.square(X)
-            spread = spread - jnp.square(shares @ X) if self.fit_intercept else spread
-            self.scale = column_scale(spread, jnp.sum(shares > 0, 1), standardize)
+            self.scale = column_scales(X, shares, self.fit_intercept, standardize)
         self.rows = Rows(X, jnp.asarray(problem.y), shares, self.scale)
 
     def solve(self, penalties, start, columns, tol, max_iter):
