@@ -78,6 +78,16 @@ def test_strengths_per_weight_and_target_follow_knots_too():
         np.testing.assert_allclose(both["coef"][:, :, t], one["coef"], atol=1e-10)
 
 
+def test_infinite_strengths_leave_a_column_out():
+    lam = np.array([np.inf, 0.0, *[0.1] * 10])
+    path = jr.convex.path(jr.convex.Squared(), jr.SquaredL2(lam), X, y, lams=[1.0, 0.1], tol=1e-9)
+    alone = jr.convex.path(jr.convex.Squared(), jr.SquaredL2(lam[1:]), X[:, 1:], y, lams=[1.0, 0.1], tol=1e-9)
+    assert path["converged"].all()
+    assert not path["coef"][:, 0].any()
+    np.testing.assert_allclose(path["coef"][:, 1:], alone["coef"], atol=1e-7)
+    np.testing.assert_allclose(path["df"], alone["df"])
+
+
 @pytest.mark.parametrize(
     ("datafit", "target"),
     [

@@ -81,7 +81,8 @@ def _hessian(datafit, coef, intercept, problem, feature, target):
 
 def _kept(penalty, coef):
     if isinstance(penalty, (SquaredL2, ElasticNet)):
-        return (coef != 0) | (np.asarray(penalty.l1_ratio) == 0 if isinstance(penalty, ElasticNet) else True)
+        smooth = np.asarray(penalty.l1_ratio) == 0 if isinstance(penalty, ElasticNet) else True
+        return (coef != 0) | (smooth & np.isfinite(penalty.lam))
     return _free(penalty, coef)
 
 

@@ -69,7 +69,8 @@ def free(penalty, w) -> jax.Array:
     if isinstance(penalty, Separable):
         w = floating(w, penalty)
         lam = per_entry(penalty.lam, w, penalty)
-        return (w != 0) | (times(lam, jnp.asarray(penalty.kink(w), w.dtype)) == 0)
+        flat = (times(lam, jnp.asarray(penalty.kink(w), w.dtype)) == 0) & jnp.isfinite(lam)
+        return (w != 0) | flat
     w, axes, lam = in_groups(penalty, w, penalty.lam)
     size = norm(w, axes)
     if isinstance(penalty, SparseGroup):

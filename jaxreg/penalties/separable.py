@@ -54,11 +54,12 @@ class Separable(Penalty):
         return self.shrink(z, per_entry(step, z, self), per_entry(self.lam, z, self)).astype(jnp.result_type(x))
 
     def optimality(self, x, g) -> jax.Array:
-        """max over weights of |g + φ'(x)|, or (|g| − φ'(0⁺))₊ where x = 0."""
+        """max over weights of |g + φ'(x)|, or (|g| − φ'(0⁺))₊ where x = 0, or 0 where λ = ∞ too."""
         x, g = floating(x, self), floating(g, self)
         lam = per_entry(self.lam, x, self)
         slope = jax.grad(lambda x: jnp.sum(self.cost(masked(x, lam), lam)))(x)
         at_zero = jnp.maximum(jnp.abs(g) - times(lam, jnp.asarray(self.kink(x), x.dtype)), 0)
+        at_zero = jnp.where(jnp.isinf(lam), 0, at_zero)
         return largest(jnp.where(x == 0, at_zero, jnp.abs(g + jnp.where(jnp.isnan(x), x, slope))))
 
     def critical(self, g) -> jax.Array:
