@@ -119,8 +119,8 @@ class Logistic(Datafit):
 
     >>> Logistic().encode(["no", "yes", "no"])
     (array([0., 1., 0.]), array(['no', 'yes'], dtype='<U3'))
-    >>> Logistic().loss(jnp.array([0.0, 1e4]), jnp.array([1.0, 0.0])).round(4).tolist()
-    [0.6930999755859375, 10000.0]
+    >>> [round(float(x), 4) for x in Logistic().loss(jnp.array([0.0, 1e4]), jnp.array([1.0, 0.0]))]
+    [0.6931, 10000.0]
     """
 
     curvature = 0.25
