@@ -186,3 +186,13 @@ def test_groups_of_features_and_of_targets():
     with jax.enable_x64(False):
         again = jr.convex.path(jr.convex.Squared(), jr.GroupL2(1.0, axis=1), X, Y, num=8)
     np.testing.assert_array_equal(again["coef"], tasks["coef"])
+
+
+@pytest.mark.slow
+def test_classes_that_nearly_separate_do_not_take_all_steps():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 8))
+    y = np.digitize(X[:, :5] @ (2 * rng.normal(size=5)) + 0.5 * rng.normal(size=40), [-3, 3]).clip(1)
+    y[0] = 0  # alone in its class
+    path = jr.convex.path(jr.convex.Multinomial(), jr.GroupL2(1.0, axis=1), X, y, num=20, eps=1e-5)
+    assert path["converged"].all()

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.accelerated import minimise
-from jaxreg.convex.certificate import KINDS
+from jaxreg.convex.certificate import KINDS, gap
 from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scales
 from jaxreg.convex.lanes import Layout
 from jaxreg.convex.newton import ENTRIES, newton
 from jaxreg.convex.support import is_concave
+
+FITTED = KINDS | {"gap": functools.partial(gap, refit=False)}  # certificates where b is the best one
 
 
 class Rows(NamedTuple):
@@ -51,15 +53,15 @@ class Smooth:
         scale = None if self.scale is None else jnp.where((s := take(self.scale, columns, 1)) > 0, s, 1)
         rows = self.rows._replace(X=take(self.rows.X, columns, 1), scale=scale)
         layout = self.layout if len(columns) == self.width else self.layout._replace(features=(len(columns),))
-        unknowns, steps = start.shape[2] * len(columns), 0
+        unknowns, steps, before = start.shape[2] * len(columns), 0, np.full(start.shape[:2], np.inf)
         if start.shape[0] * start.shape[1] * unknowns**2 <= ENTRIES and not is_concave(penalties):
             options = {"layout": layout, "kind": self.kind, "fit_intercept": self.fit_intercept}
             judge = functools.partial(_judge, self.datafit, rows, **options)
-            start, value, steps = newton(
-                self, rows, penalties, start, tol, layout=layout, judge=judge, max_iter=max_iter
-            )
-            if np.all(value <= tol) or np.all(steps >= max_iter):
-                return start, value, steps
+            # Half of the steps: where Newton's model does not do, it may take all of them and get nowhere.
+            half, max_iter = (max_iter + 1) // 2, max_iter // 2
+            start, before, steps = newton(self, rows, penalties, start, tol, layout=layout, judge=judge, max_iter=half)
+            if np.all(before <= tol) or max_iter == 0:
+                return start, before, steps
         w, value, more = _minimise(
             self.datafit,
             rows,
@@ -72,7 +74,9 @@ class Smooth:
             dtype=self.dtype,
             fit_intercept=self.fit_intercept,
         )
-        return w, value, steps + np.asarray(more)
+        better = np.asarray(value) < before
+        w = np.where(better[..., None, None], w, start)
+        return w, np.where(better, value, before), steps + np.asarray(more)
 
     def judge(self, penalties, w):
         """(certificate, objective, loss, slope of the loss) on all columns, for lanes of flat w."""
@@ -111,7 +115,7 @@ def _judge(datafit, rows, penalties, w, *, layout, kind, fit_intercept):
         X = rows.X if scale is None else rows.X / scale
         eta, b, slope = _lane(datafit, rows, layout, fit_intercept, weight, scale, w)
         arguments = datafit, penalty, X.reshape(len(X), *layout.features), rows.y, weight, fit_intercept
-        value, objective, *_ = KINDS[kind](*arguments, layout.coef(w), b)
+        value, objective, *_ = FITTED[kind](*arguments, layout.coef(w), b)
         return jnp.maximum(value, 0), objective, weight @ datafit.loss(eta, rows.y), slope
 
     return _over_lanes(lane, rows, 2)(rows.weight, rows.scale, penalties, w)
@@ -142,7 +146,7 @@ def _minimise(datafit, rows, penalties, start, tol, *, layout, kind, max_iter, d
             w = w.astype(jnp.float64)
             b = _lane(datafit, rows, layout, fit_intercept, weight, scale, w)[1]
             arguments = datafit, penalty, exact, rows.y, weight, fit_intercept
-            return KINDS[kind](*arguments, layout.coef(w), b)[0]
+            return FITTED[kind](*arguments, layout.coef(w), b)[0]
 
         # Σ s‖x‖² bounds the curvature, up to the datafit's own, which backtracking finds.
         spread = s @ jnp.square(thin.X if scale is None else thin.X / scale.astype(dtype)).sum(1)
