@@ -118,17 +118,18 @@ def kind(penalty: Penalty, shape: tuple[int, ...]) -> str:
     return "optimality"
 
 
-def gap(datafit, penalty, X, y, weight, fit_intercept: bool, W, b):
+def gap(datafit, penalty, X, y, weight, fit_intercept: bool, W, b, *, refit: bool = True):
     """(value, objective, dual, null) by the duality gap, for penalties that have a dual; jittable, batched by `vmap`.
 
-    The dual point is the slope at the outputs with the intercept refitted, scaled by c ≤ 1 into the domain of Ω*. The
-    gap is the sum of what Fenchel's inequality leaves in each example and in Ω: terms ≥ 0 that do not cancel as P − D.
+    The dual point is the slope at the outputs with the intercept refitted (b as it is, with `refit=False`), scaled by
+    c ≤ 1 into the domain of Ω*. The gap is the sum of what Fenchel's inequality leaves in each example and in Ω: terms
+    ≥ 0 that do not cancel as P − D.
 
     References:
         Ndiaye, Fercoq, Gramfort and Salmon, Gap safe screening rules for sparsity enforcing penalties, 2017, section 2.
     """
     eta = _outputs(X, W, b)
-    fitted = eta + datafit.intercept(eta, y, weight) if fit_intercept else eta
+    fitted = eta + datafit.intercept(eta, y, weight) if fit_intercept and refit else eta
     theta = datafit.slope(fitted, y)
     v = _pull(X, theta, weight)
     c, conjugate = feasible(penalty, v)
