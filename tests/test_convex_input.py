@@ -183,6 +183,7 @@ def test_every_call_checks_its_data_and_says_its_name(api):
         ({"penalty": jr.L2Ball(1.0)}, TypeError, "a penalty, such as"),
         ({"tol": 0}, ValueError, "`tol` > 0, got 0"),
         ({"tol": np.nan}, ValueError, "`tol` > 0, got nan"),
+        ({"tol": None}, ValueError, "`tol` > 0, got None"),
         ({"max_iter": 0}, ValueError, "an int >= 1 as `max_iter`, got 0"),
         ({"max_iter": 1e3}, ValueError, "an int >= 1 as `max_iter`, got 1000.0"),
     ],
@@ -220,9 +221,11 @@ def test_paths_need_strengths(options, error, message):
     assert message in str(raised.value)
 
 
-def test_a_start_has_the_shape_of_the_coefficients():
+def test_a_start_is_finite_and_has_the_shape_of_the_coefficients():
     with pytest.raises(ValueError, match=r"`solve` needs `start` of shape \(3,\), got \(2,\)"):
         convex.solve(SQUARED, jr.L1(0.1), X, Y, start=np.zeros(2))
+    with pytest.raises(ValueError, match="`solve` needs finite `start`, got nan"):
+        convex.solve(SQUARED, jr.L1(0.1), X, Y, start=[0.0, np.nan, 1.0])
 
 
 def test_strengths_that_do_not_fit_the_coefficients():

@@ -117,6 +117,8 @@ def solve(
         start = np.asarray(start, np.float64)
         if start.shape != problem.shape:
             raise ValueError(f"`solve` needs `start` of shape {problem.shape}, got {start.shape}.")
+        if not np.isfinite(start).all():
+            raise ValueError(f"`solve` needs finite `start`, got {start[~np.isfinite(start)][0]}.")
         start = problem.redo(start, np.zeros(problem.y.shape[1:]))[0]
     one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[None, None], penalty)
     found = engine.paths(
@@ -156,7 +158,7 @@ def require_prox(penalty, api: str) -> None:
 
 def check_numbers(api: str, tol, max_iter) -> None:
     """Refuse a tolerance that is not positive and a number of steps below 1."""
-    if not tol > 0:
+    if isinstance(tol, str) or np.ndim(tol) or tol is None or not tol > 0:
         raise ValueError(f"`{api}` needs `tol` > 0, got {tol}.")
     if not (isinstance(max_iter, (int, np.integer)) and max_iter >= 1):
         raise ValueError(f"`{api}` needs an int >= 1 as `max_iter`, got {max_iter!r}.")
