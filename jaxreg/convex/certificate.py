@@ -107,12 +107,19 @@ def certify(
 
 def kind(penalty: Penalty, shape: tuple[int, ...]) -> str:
     """What can be certified for W of this shape, if the penalty fits it: a "gap", "optimality", or a "fixed_point"."""
+    leaves, structure = jax.tree.flatten(penalty)
+    known = _stationarity_kind(structure, tuple(np.shape(leaf) for leaf in leaves), shape)
+    return "gap" if has_dual(penalty) else known
+
+
+@functools.lru_cache
+def _stationarity_kind(structure, leaves, shape) -> str:
+    """Of penalties with leaves of these shapes; tracing takes longer than a short path."""
     x = jax.ShapeDtypeStruct(shape, np.float32)
-    jax.eval_shape(penalty.value, x)
-    if has_dual(penalty):
-        return "gap"
+    penalty = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(leaf, np.float32) for leaf in leaves])
+    jax.eval_shape(lambda penalty, x: penalty.value(x), penalty, x)
     try:
-        jax.eval_shape(penalty.optimality, x, x)
+        jax.eval_shape(lambda penalty, x: penalty.optimality(x, x), penalty, x)
     except (AttributeError, TypeError):  # it has none, or a sum has none by its rules
         return "fixed_point"
     return "optimality"

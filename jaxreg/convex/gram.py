@@ -32,47 +32,41 @@ def moments(X, y, weight, train, fit_intercept: bool, standardize: str | None) -
         fit_intercept: whether to centre.
         standardize: None, "std", "sample_std" or "norm".
     """
+    # NumPy on a CPU: it makes one half of a symmetric product, on all cores, with nothing to compile.
+    xp = np if jax.default_backend() == "cpu" else jnp
     if train.all():
-        patterns, blocks, shares, targets = np.ones((len(train), 1)), X[None], weight[None], y[None]
+        patterns, rows = np.ones((len(train), 1)), [slice(None)]
     else:
         patterns, group = np.unique(train, axis=1, return_inverse=True)  # (F, groups): rows that share their folds
-        rows = [np.flatnonzero(group == g) for g in range(patterns.shape[1]) if patterns[:, g].any()]
-        patterns = patterns[:, patterns.any(0)]
-        most = max(map(len, rows))
-        place = np.stack([np.pad(r, (0, most - len(r))) for r in rows])  # padded with row 0 at no weight
-        used = np.arange(most) < np.array([[len(r)] for r in rows])
-        blocks, targets, shares = X[place], y[place], np.where(used, weight[place], 0)
-    even = bool(np.all(shares == shares.flat[0]))
-    parts = train * weight
-    scale = column_scales(X, parts / parts.sum(1, keepdims=True), fit_intercept, standardize)
-    return _moments(blocks, targets, shares, patterns.astype(float), scale, fit_intercept, even)
+        patterns = patterns.astype(float)
+        rows = [np.flatnonzero(group == g) for g in range(patterns.shape[1])]
+    X, y = xp.asarray(X), xp.asarray(y)
+    sums = [_sums(X[r], y[r], weight[r]) for r in rows]
+    total = patterns @ np.array([weight[r].sum() for r in rows])
 
-
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def _moments(blocks, targets, shares, patterns, scale, fit_intercept, even):
-    total = patterns @ shares.sum(1)
-
-    def over_folds(sums):
+    def over_folds(parts):
         """Sums over groups as means over the rows of each fold."""
-        return jnp.tensordot(patterns, sums, 1) / total.reshape(-1, *[1] * (sums.ndim - 1))
+        return xp.tensordot(patterns / total[:, None], xp.stack(parts), 1)
 
-    if even:
-        weighted, weighted_targets = blocks, targets * shares[0, 0]
-        factor = shares[0, 0]
-    else:
-        weighted, weighted_targets, factor = blocks * shares[..., None], targets * shares[..., None], 1.0
-    gram = over_folds(factor * jnp.einsum("gnp,gnq->gpq", weighted, blocks))
-    linear = over_folds(jnp.einsum("gnt,gnp->gtp", weighted_targets, blocks))
-    energy = over_folds(jnp.einsum("gnt,gnt->gt", weighted_targets, targets))
-    center = over_folds(factor * weighted.sum(1))
-    y_center = over_folds(weighted_targets.sum(1))
+    gram, linear, energy, center, y_center = map(over_folds, zip(*sums, strict=True))
     if not fit_intercept:
-        center, y_center = jnp.zeros_like(center), jnp.zeros_like(y_center)
-    gram = gram - center[:, :, None] * center[:, None, :]
-    linear = linear - y_center[:, :, None] * center[:, None, :]
-    energy = jnp.sum(energy - jnp.square(y_center), -1)
-    gram, linear = gram / (scale[:, :, None] * scale[:, None, :]), linear / scale[:, None]
-    return Moments(Quadratic(gram, linear, energy), center, scale, y_center)
+        center, y_center = xp.zeros_like(center), xp.zeros_like(y_center)
+    shares = train * weight
+    scale = np.asarray(column_scales(X, shares / shares.sum(1, keepdims=True), fit_intercept, standardize))
+    gram = (gram - center[:, :, None] * center[:, None, :]) / (scale[:, :, None] * scale[:, None, :])
+    linear = (linear - y_center[:, :, None] * center[:, None, :]) / scale[:, None]
+    quadratic = Quadratic(jnp.asarray(gram), linear, energy - (y_center**2).sum(-1))
+    return Moments(quadratic, center, scale, y_center)
+
+
+def _sums(X, y, weight):
+    """Σ s of xxᵀ, yxᵀ, y², x and y over the rows of a group."""
+    if np.ptp(weight) == 0:
+        gram = weight[0] * (X.T @ X)
+    else:
+        rooted = np.sqrt(weight)[:, None] * X
+        gram = rooted.T @ rooted
+    return gram, (weight[:, None] * y).T @ X, weight @ (y**2).sum(1), weight @ X, weight @ y
 
 
 def column_scales(X, shares, fit_intercept: bool, standardize: str | None):
