@@ -17,7 +17,7 @@ from jaxreg.convex.ridge_paths import ridge_paths
 from jaxreg.convex.smooth import Smooth
 from jaxreg.convex.support import is_concave
 from jaxreg.convex.working_set import solve_block
-from jaxreg.penalties import SquaredL2
+from jaxreg.penalties import ElasticNet, SquaredL2
 
 BLOCK = 10  # strengths that are solved together, from the solution of the last of the block before
 
@@ -40,6 +40,17 @@ def paths(
     train = np.ones((1, len(problem.weight)), bool) if train is None else np.asarray(train, bool)
     if isinstance(datafit, Squared) and _plain_ridge(penalties):
         return ridge_paths(problem, train, standardize, np.asarray(penalties.lam[0]))
+    if isinstance(penalties, ElasticNet) and isinstance(datafit, Squared):
+        lasso = np.all(np.reshape(penalties.l1_ratio, (len(penalties.l1_ratio), -1)) == 1, 1)
+        if lasso.any() and not lasso.all():  # which is followed from knot to knot
+            options = {"train": train, "standardize": standardize, "tol": tol, "max_iter": max_iter, "start": start}
+            parts = [
+                paths(datafit, jax.tree.map(lambda leaf, rows=rows: leaf[rows], penalties), problem, **options)
+                for rows in (lasso, ~lasso)
+            ]
+            order = np.argsort(np.concatenate([np.flatnonzero(lasso), np.flatnonzero(~lasso)]))
+            both = [np.concatenate(pair, 1)[:, order] for pair in zip(parts[0][:-1], parts[1][:-1], strict=True)]
+            return Paths(*both, parts[0].kind)
     layout = Layout(problem.X.shape[1:], problem.y.shape[1:])
     kind = certificate.kind(jax.tree.map(lambda leaf: leaf[0, 0], penalties), problem.shape)
     with jax.enable_x64(True):
