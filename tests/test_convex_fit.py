@@ -242,3 +242,11 @@ def test_penalties_without_a_support_are_refused_by_name(penalty, name):
 def test_shapes_are_checked(datafit, X, y, weight, message):
     with pytest.raises(ValueError, match=message):
         convex.fit(datafit, jr.L1(0.1), X, y, sample_weight=weight)
+
+
+def test_labels_and_sparse_data_are_refused_in_words():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(TypeError, match=r"`fit` needs numbers as y, got <U3: of labels `datafit.encode"):
+        convex.fit(convex.Logistic(), jr.L1(0.1), np.eye(2), ["yes", "no"])
+    with pytest.raises(TypeError, match="`fit` needs dense `X`"):
+        convex.fit(convex.Squared(), jr.L1(0.1), scipy_sparse.eye(3).tocsr(), np.ones(3))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreg.convex.accelerated import minimise
 from jaxreg.convex.datafits import Datafit, Multinomial
@@ -87,6 +88,10 @@ def _fit(problem, fit_intercept, tol, max_iter):
 def _prepared(api, datafit, penalty, X, y, sample_weight) -> _Problem:
     """Everything in one floating dtype, shapes checked."""
     require_support(penalty, api)
+    if hasattr(X, "todense"):
+        raise TypeError(f"`{api}` needs dense `X`, got {type(X).__name__} of shape {X.shape}.")
+    if not isinstance(y, jax.Array) and np.asarray(y).dtype.kind not in "biuf":
+        raise TypeError(f"`{api}` needs numbers as y, got {np.asarray(y).dtype}: of labels `datafit.encode(y)[0]`.")
     X = jnp.asarray(X)
     dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
     y, n = jnp.asarray(y, dtype), X.shape[0] if X.ndim else 0
