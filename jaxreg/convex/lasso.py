@@ -49,10 +49,10 @@ def lasso_paths(model, lams, shares) -> tuple[np.ndarray, np.ndarray]:
         knots[fold, family] = np.maximum(knots[fold, family], passed)
 
     places = list(itertools.product(range(folds), range(len(lams)), range(targets)))
-    if len(places) == 1 or p > WIDEST:  # factorizations in two threads may wait for each other for ever (jax 0.10)
+    if len(places) == 1 or p > WIDEST:  # a pivot of a large tableau keeps all cores busy, of a small one a single core
         for place in places:
             follow(place)
-    else:  # a pivot keeps one core busy
+    else:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(follow, places))
     return w, knots
