@@ -76,8 +76,7 @@ def _quadratics(datafit, rows, w, *, layout, fit_intercept) -> Quadratic:
 
     def lane(weight, scale, w):
         X = rows.X if scale is None else rows.X / scale
-        eta = X @ w.T
-        eta = eta if layout.targets else eta[:, 0]
+        eta = rows.outputs(layout, w, scale)
         eta = eta + datafit.intercept(eta, rows.y, weight) if fit_intercept else eta
         slope = (weight * datafit.slope(eta, rows.y).T).reshape(-1, n) @ X
         t = len(slope)
@@ -108,11 +107,8 @@ def _searched(datafit, rows, penalties, w, target, *, layout, fit_intercept):
     """(w, whether it moved): each lane at the best of some lengths of its step, where that lowers the objective."""
 
     def lane(weight, scale, penalty, w, target):
-        inverse = 1 if scale is None else 1 / scale
-
         def outputs(z):
-            eta = rows.X @ (z * inverse).T
-            eta = eta if layout.targets else eta[:, 0]
+            eta = rows.outputs(layout, z, scale)
             return eta + datafit.intercept(eta, rows.y, weight) if fit_intercept else eta
 
         near, far = outputs(w), outputs(target)

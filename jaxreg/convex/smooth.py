@@ -26,10 +26,9 @@ class Rows(NamedTuple):
     weight: jax.Array  # (F, n), of the training rows; each row sums to 1
     scale: jax.Array | None  # (F, p), of the columns; None for ones
 
-    def outputs(self, layout, w, scale, X=None):
+    def outputs(self, layout, w, scale):
         """x·w of one lane, for scaled columns; (n,) or (n, t)."""
-        X = self.X if X is None else X
-        eta = X @ (w if scale is None else w / scale.astype(w.dtype)).T
+        eta = self.X @ (w if scale is None else w / scale.astype(w.dtype)).T
         return eta if layout.targets else eta[:, 0]
 
 
