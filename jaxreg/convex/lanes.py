@@ -1,5 +1,6 @@
 """Lanes: thousands of problems side by side, their coefficients flat, one row of features for each target."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,10 @@ class Layout(NamedTuple):
 
     features: tuple[int, ...]
     targets: tuple[int, ...]  # () or (t,)
+
+    def narrowed(self, width: int) -> "Layout":
+        """That of `width` columns, itself if these are all."""
+        return self if width == math.prod(self.features) else self._replace(features=(width,))
 
     def coef(self, w):
         """(t, p), or a flat (1, t·p) -> (*features, *targets)."""

@@ -70,7 +70,7 @@ class LeastSquares:
             penalties,
             start,
             tol,
-            layout=self._narrow(len(columns)),
+            layout=self.layout.narrowed(len(columns)),
             kind=self.kind,
             max_iter=max_iter,
             dtype=self.dtype,
@@ -88,9 +88,6 @@ class LeastSquares:
         """b of scaled columns, (F, ..., t)."""
         lead = (slice(None), *[None] * (w.ndim - 3))
         return self.offset + self.y_center[lead] - np.einsum("f...tp,fp->f...t", w, self.center / self.scale)
-
-    def _narrow(self, width):
-        return self.layout if width == self.width else self.layout._replace(features=(width,))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

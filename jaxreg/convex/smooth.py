@@ -51,7 +51,7 @@ class Smooth:
         """(w, certificate, iterations) on some columns; lanes (F, L)."""
         scale = None if self.scale is None else jnp.where((s := take(self.scale, columns, 1)) > 0, s, 1)
         rows = self.rows._replace(X=take(self.rows.X, columns, 1), scale=scale)
-        layout = self.layout if len(columns) == self.width else self.layout._replace(features=(len(columns),))
+        layout = self.layout.narrowed(len(columns))
         unknowns, steps, before = start.shape[2] * len(columns), 0, np.full(start.shape[:2], np.inf)
         if start.shape[0] * start.shape[1] * unknowns**2 <= ENTRIES and not is_concave(penalties):
             options = {"layout": layout, "kind": self.kind, "fit_intercept": self.fit_intercept}
