@@ -23,10 +23,14 @@ At scale: `sweep` over a space of configurations: `grid`, `zipped`, `sample` (`u
 
 Linear models: `convex` solves, certifies and cross-validates them, along paths of strengths too, and differentiates
 them in the strengths. `tune` descends in the logs of strengths: theirs, or those that a network is trained with.
+
+Networks: `ensemble` makes bootstrap weights, and one prediction of many members.
 """
 
 from jaxreg import conventions as conventions
 from jaxreg import convex as convex
+from jaxreg import ensemble as ensemble
+from jaxreg import noise as noise
 from jaxreg import plotting as plotting
 from jaxreg.activity import activity_penalty as activity_penalty
 from jaxreg.constraints import Box as Box

@@ -29,6 +29,8 @@ ALLOWED = {  # room -> rooms it may import
     "convex": {"arrays", "pytree", "geometry", "penalties", "requirements", "conventions", "tune", "sweeps"},
     "tune": {"pytree"},
     "sweeps": set(),
+    "ensemble": {"pytree"},
+    "diagnostics": {"arrays", "pytree", "select", "penalties", "objective", "requirements", "convex"},
     "plotting": {"sweeps"},
 }
 CORE = {"jax", "optax", "numpy"} | set(sys.stdlib_module_names)
