@@ -4,58 +4,85 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from experiments import published
+from experiments import data, published
 
 
-def parse(file: str, doc: str, full, quick, argv=None):
-    """The Config that a command line asks for, and the folder to write into.
+def main(file: str, doc: str, full, quick, run, rows, figure, argv=None) -> None:
+    """Run an experiment as a command line asks.
 
     Args:
         file: `__file__` of the experiment.
         doc: its docstring; the first line describes the command.
         full: the Config at full size.
-        quick: the Config of `--quick`, a minute or less: whether all of it works, and the direction of what it shows.
+        quick: the Config of `--quick`, seconds instead of minutes; None where the full size takes no longer.
+        run: config -> the Dataset of `jr.sweep`, or a dict of results, Datasets among them.
+        rows: (what `run` gave, config) -> numbers beside the published ones.
+        figure: (what `run` gave, config) -> a matplotlib figure.
         argv: the arguments; None for those of the process.
     """
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{Path(file).stem}", description=doc.split("\n")[0])
     for field in dataclasses.fields(full):
-        value = getattr(full, field.name)
-        many = isinstance(value, tuple)
-        kind = type(value[0] if many else value)
-        if kind is bool:
-            how = {"action": argparse.BooleanOptionalAction}
-        else:
-            how = {"type": kind, **({"nargs": "+"} if many else {})}
-        shown = " ".join(map(str, value)) if many else value
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, default=argparse.SUPPRESS, help=f"default: {shown}", **how)
-    parser.add_argument("--quick", action="store_true", help="a small form, to see that it works")
+        option(parser, field.name, getattr(full, field.name))
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help="a small form, to see that it works")
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
     given = vars(parser.parse_args(argv))
-    out, base = given.pop("out"), quick if given.pop("quick") else full
+    out, base = given.pop("out"), quick if given.pop("quick", False) else full
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return dataclasses.replace(base, **given), out
+    try:
+        config = dataclasses.replace(base, **given)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        results = run(config)
+    except data.DataError as error:
+        parser.error(str(error))
+    write(Path(file).stem, out, config, results, rows(results, config), figure(results, config))
 
 
-def finish(file: str, out: Path, config, runs, rows, figure) -> None:
-    """Write <out>/<name>.nc, .json and .png, and print the table.
+def option(parser, name: str, value) -> None:
+    """One option, of the type of its default."""
+    many = isinstance(value, tuple)
+    kind = type(value[0] if many else value)
+    how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+    shown = " ".join(map(str, value)) if many else value
+    how |= {"nargs": "+"} if many else {}
+    parser.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=f"default: {shown}", **how)
 
-    Args:
-        file: `__file__` of the experiment.
-        out: the folder.
-        config: what was run.
-        runs: the Dataset of `jr.sweep`, or several by name: then <name>_<its name>.nc.
-        rows: numbers beside the published ones.
-        figure: a matplotlib figure.
-    """
-    name = Path(file).stem
+
+def write(name: str, out: Path, config, results, rows, figure) -> None:
+    """Write <out>/<name>.json and .png, every Dataset as <name>.nc or <name>_<key>.nc, and print the table."""
     out.mkdir(parents=True, exist_ok=True)
-    parts = {f"_{part}": some for part, some in runs.items()} if type(runs) is dict else {"": runs}
+    parts = {f"_{key}": part for key, part in results.items()} if type(results) is dict else {"": results}
     seconds = 0.0
-    for part, some in parts.items():
-        some.to_netcdf(out / f"{name}{part}.nc")
-        seconds += some.attrs.get("run_seconds", 0.0) + some.attrs.get("compile_seconds", 0.0)
+    for suffix, part in parts.items():
+        if hasattr(part, "to_netcdf"):
+            part.to_netcdf(out / f"{name}{suffix}.nc")
+            seconds += part.attrs.get("run_seconds", 0.0) + part.attrs.get("compile_seconds", 0.0)
     published.write(rows, out / f"{name}.json", config=dataclasses.asdict(config), seconds=round(seconds, 1))
     figure.savefig(out / f"{name}.png", dpi=100)
     print(published.table(rows))
-    print(f"{seconds:.1f} s; wrote {out}/{name}.*")
+    print(f"{f'{seconds:.1f} s; ' if seconds else ''}wrote {out}/{name}.*")
+
+
+def parse(file: str, doc: str, full, quick, argv=None):  # until all use `main`
+    got = {}
+
+    def run(config):
+        got["config"] = config
+        raise StopIteration
+
+    out = None
+    import sys
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        main(file, doc, full, quick, run, None, None, argv)
+    except StopIteration:
+        pass
+    out = Path(argv[argv.index("--out") + 1]) if "--out" in argv else Path("experiments/results")
+    return got["config"], out
+
+
+def finish(file, out, config, runs, rows, figure):  # until all use `main`
+    write(Path(file).stem, out, config, runs, rows, figure)

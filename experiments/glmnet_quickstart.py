@@ -10,14 +10,12 @@ References:
     descent, Journal of Statistical Software 33(1); T. Hastie, J. Qian, K. Tay, An introduction to glmnet.
 """
 
-import argparse
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
 import jaxreg as jr
-from experiments import data, published
+from experiments import command, data, published
 
 PRINTED = {  # glmnet's own, to five digits and its own tolerance; V1, V2, ... are the columns
     "b": 0.15093,
@@ -31,6 +29,8 @@ PRINTED = {  # glmnet's own, to five digits and its own tolerance; V1, V2, ... a
     "V14": -1.05998,
     "V20": -1.02187,
 }
+COST = "10 s on 2 cores"
+SHOWED = "The certified optimum is 1e-15 from the exact one; glmnet's printed V8 is 8e-6 off it."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run(config: Config) -> dict:
     return {"path": runs.assign_coords(feature=names), "scale": X.std(0), "here": here, "exact": exact}
 
 
-def rows(results) -> list[published.Row]:
+def rows(results, config: Config) -> list[published.Row]:
     """λ_max, and every coefficient against glmnet's five digits; the distance to the exact optimum."""
     found = [published.Row("λ_max", float(results["path"]["lam"].max()), 1.6307621, 1e-7)]
     for name, value in zip([*results["path"]["feature"].values, "b"], results["here"], strict=True):
@@ -92,19 +92,7 @@ def figure(results, config: Config):
 
 def main(argv=None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.glmnet_quickstart", description=__doc__.split("\n")[0])
-    parser.add_argument("--num", type=int, default=Config.num, help="λ of the path; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
-    args = parser.parse_args(argv)
-    config = Config(num=args.num)
-    try:
-        results = run(config)
-    except data.DataError as error:
-        parser.error(str(error))
-    published.write(rows(results), args.out / "glmnet_quickstart.json")
-    figure(results, config).savefig(args.out / "glmnet_quickstart.png", dpi=120)
-    print(published.table(rows(results)))
-    print(f"wrote {args.out}/glmnet_quickstart.*")
+    command.main(__file__, __doc__, Config(), None, run, rows, figure, argv)
 
 
 if __name__ == "__main__":

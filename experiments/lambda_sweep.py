@@ -39,6 +39,8 @@ STRENGTHS = {  # the range of λ in which each penalty goes from nothing to ever
 
 
 RECENT = 100  # steps whose losses are averaged
+COST = "20 s on 2 cores"
+SHOWED = "288 networks in one program; the best λ of 24 and its error on held-out digits are chosen and drawn."
 
 
 @dataclasses.dataclass(frozen=True)

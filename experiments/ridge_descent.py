@@ -7,9 +7,7 @@ Gradient descent multiplies the distance to the minimum by I − ηH, H the Hess
 With Σ in place of (1/n) Σ, H is n times as large. Writes <out>/ridge_descent.json and .png, and prints a table.
 """
 
-import argparse
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +15,13 @@ import numpy as np
 import optax
 
 import jaxreg as jr
-from experiments import published
+from experiments import command, published
 
 ERRORS = ("mean", "sum")
+COST = "15 s on 2 cores"
+SHOWED = (
+    "Descent on the mean error arrives; on the summed error ηL = 4.13, so each step multiplies the distance by 3.13."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,20 +146,7 @@ def figure(results, config: Config):
 
 def main(argv=None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.ridge_descent", description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=Config.steps, help="default: %(default)s")
-    parser.add_argument("--rates", type=int, default=Config.rates, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
-    args = vars(parser.parse_args(argv))
-    out, config = args.pop("out"), Config(**args)
-    results = run(config)
-    published.write(rows(results, config), out / "ridge_descent.json")
-    figure(results, config).savefig(out / "ridge_descent.png", dpi=120)
-    print(published.table(rows(results, config)))
-    for error in ERRORS:
-        reach, distance = config.rate * results["largest"][error], results["tutorial"]["distance"].sel(error=error)
-        print(f"{error}: ηL = {reach:.4f}; distance after 100 steps {distance.values[99]:.2g}")
-    print(f"wrote {out}/ridge_descent.*")
+    command.main(__file__, __doc__, Config(), None, run, rows, figure, argv)
 
 
 if __name__ == "__main__":

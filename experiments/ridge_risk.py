@@ -11,21 +11,21 @@ References:
     P. Nakkiran, P. Venkat, S. Kakade, T. Ma (2021), Optimal regularization can mitigate double descent, ICLR.
 """
 
-import argparse
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxreg as jr
-from experiments import published
+from experiments import command, published
 from experiments.ridge_theory import optimal_lam, ridgeless, ridgeless_finite, risk
 
 RIDGELESS = {250: 1.000, 450: 2.600, 550: 2.750, 1000: 0.500}  # total risk at d = 500, σ = .5, ‖β‖ = 1
 OPTIMAL = {250: 0.890, 450: 0.681, 550: 0.605, 1000: 0.425}
 EXCESS = {0.5: 0.175391, 1.0: 0.390388, 2.0: 0.640388}  # γ -> excess risk at the best λ
+COST = "4 min on 2 cores"
+SHOWED = "At the best λ the risk falls with every sample: 23 of 23 numbers as published, double descent is gone."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,17 +158,7 @@ def figure(runs, config: Config):
 
 def main(argv=None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.ridge_risk", description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=Config.seeds, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="default: %(default)s")
-    args = parser.parse_args(argv)
-    config = Config(seeds=args.seeds)
-    runs = run(config)
-    published.write(rows(runs, config), args.out / "ridge_risk.json")
-    runs.to_netcdf(args.out / "ridge_risk.nc")
-    figure(runs, config).savefig(args.out / "ridge_risk.png", dpi=120)
-    print(published.table(rows(runs, config)))
-    print(f"{runs.attrs['run_seconds']:.1f} s; wrote {args.out}/ridge_risk.*")
+    command.main(__file__, __doc__, Config(), None, run, rows, figure, argv)
 
 
 if __name__ == "__main__":

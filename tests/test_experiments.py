@@ -67,7 +67,7 @@ def test_main_job(arguments, tmp_path, capsys):
 @pytest.mark.filterwarnings("default")
 def test_trade_off(tmp_path, capsys):
     trade_off.main(["--bounds", "6", "--steps", "1000", "--out", str(tmp_path)])
-    assert "α projected" in capsys.readouterr().out
+    assert "−dJ*/dk of the curve" in capsys.readouterr().out
     assert (tmp_path / "trade_off.png").stat().st_size > 10_000
     with xr.open_dataset(tmp_path / "trade_off.nc") as runs:
         tight = runs.isel(k=slice(0, 4))  # the others take longer
