@@ -24,7 +24,8 @@ At scale: `sweep` over a space of configurations: `grid`, `zipped`, `sample` (`u
 Linear models: `convex` solves, certifies and cross-validates them, along paths of strengths too, and differentiates
 them in the strengths. `tune` descends in the logs of strengths: theirs, or those that a network is trained with.
 
-Networks: `ensemble` makes bootstrap weights, and one prediction of many members.
+Networks: `noise` is dropout and its family, mixup and cutmix; `ensemble` makes bootstrap weights, and one prediction of
+many members.
 """
 
 from jaxreg import conventions as conventions

@@ -28,6 +28,7 @@ ALLOWED = {  # room -> rooms it may import
     "transforms": {"arrays", "pytree", "penalties", "constraints", "requirements", "objective"},
     "convex": {"arrays", "pytree", "geometry", "penalties", "requirements", "conventions", "tune", "sweeps"},
     "tune": {"pytree"},
+    "noise": {"arrays", "pytree"},
     "sweeps": set(),
     "ensemble": {"pytree"},
     "diagnostics": {"arrays", "pytree", "select", "penalties", "objective", "requirements", "convex"},
