@@ -25,11 +25,12 @@ Linear models: `convex` solves, certifies and cross-validates them, along paths 
 them in the strengths. `tune` descends in the logs of strengths: theirs, or those that a network is trained with.
 
 Networks: `noise` is dropout and its family, mixup and cutmix; `ensemble` makes bootstrap weights, and one prediction of
-many members.
+many members; `diagnostics` measures norms, zeros, dead units, degrees of freedom, and how linear a network is.
 """
 
 from jaxreg import conventions as conventions
 from jaxreg import convex as convex
+from jaxreg import diagnostics as diagnostics
 from jaxreg import ensemble as ensemble
 from jaxreg import noise as noise
 from jaxreg import plotting as plotting
