@@ -83,7 +83,7 @@ def write(rows, file: Path, **facts) -> None:
                 "name": row.name,
                 "here": float(row.here),
                 "expected": row.expected,
-                "agrees": row.agrees and bool(row.agrees),
+                "agrees": None if row.agrees is None else bool(row.agrees),
             }
             for row in rows
         ],
