@@ -62,6 +62,15 @@ def test_models_made_earlier_do_not_count_in_the_rate(capfd, clock):
     assert second == "sweep: 96/100 models, 2 models/s, 2 s left"
 
 
+def test_two_chunks_side_by_side_are_no_rate(capfd, clock):
+    with Bar(24, True) as bar:
+        clock.seconds += 60
+        bar.update(12)
+        clock.seconds += 0.03
+        bar.update(12)
+    assert capfd.readouterr().err.splitlines()[-1] == "sweep: 24/24 models, 0.4 models/s, took 1 min 00 s"
+
+
 def test_silent(capfd):
     with Bar(2, False) as bar:
         bar.update(1, best=1.0)

@@ -57,8 +57,9 @@ class Bar:
         self._line, self._told = time.perf_counter(), self._done
         made, seconds = self._done - self._first, self._line - self._start
         speed = made, seconds
-        if self._begun is not None and self._done > self._begun[0]:  # without the first, which was compiled for
-            speed = self._done - self._begun[0], self._line - self._begun[1]
+        if self._begun is not None and self._done > self._begun[0]:  # without the first, which was compiled for,
+            since = self._done - self._begun[0], self._line - self._begun[1]
+            speed = since if since[1] > seconds / 10 else speed  # unless the rest ran beside it
         parts = [f"{self._done}/{self._total} {self._unit}s"]
         if self._done >= self._total > 0 < made or self._begun is not None:
             rate, left = speed[0] / speed[1], self._total - self._done
