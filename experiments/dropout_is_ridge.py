@@ -26,9 +26,9 @@ from experiments import command, published
 
 COST = "1 min on 2 cores"
 SHOWED = (
-    "Over 10⁵ draws each, dropout, its normal form and added noise cost what the formula says, at rates .1 to .9, within "
-    "1.3 standard errors. Trained with noise for 20 000 steps of SGD, the average of the iterates is the ridge solution, "
-    "weight by weight: of its distance from least squares at most .3 % is left, at every rate."
+    "Over 10⁵ draws each, dropout, its normal form and added noise cost what the formula says, at rates .1 to .9, "
+    "within 1.3 standard errors. Trained with noise for 20 000 steps of SGD, the average of the iterates is the ridge "
+    "solution, weight by weight: of its distance from least squares at most .3 % is left, at every rate."
 )
 NOISES = {
     "dropout": jr.noise.dropout,
