@@ -11,10 +11,10 @@ from experiments import __main__ as listing
 from experiments import published
 
 matplotlib.use("Agg")
-QUICK = ["dropout_is_ridge"]  # rows of an experiment's quick form must agree
-FULL = ["dropout_is_ridge"]  # and at full size, but for those of MISSED
+QUICK = ["dropout_is_ridge", "grokking", "omnigrok", "equilibrium"]  # rows of an experiment's quick form must agree
+FULL = ["dropout_is_ridge", "grokking", "equilibrium"]  # and at full size, but for those of MISSED
 MISSED: dict[str, dict[str, str]] = {}  # experiment -> {name of the row: why}
-NEEDS_DATA = {"max_norm_mnist", "double_descent"}
+NEEDS_DATA = {"max_norm_mnist", "double_descent", "omnigrok"}
 
 
 def rows(name, tmp_path, *arguments):
