@@ -22,11 +22,11 @@ from experiments.equilibrium_theory import balance, printed
 
 COST = "8 min on 2 cores that others kept busy"
 SHOWED = (
-    "On random gradients norm and angle per step are within .8 % of the published formulas for ηλ from 10⁻⁴ to .03, from "
-    "half and twice the norm too, except AdamW's norm: 1.4 % low at ηλ = .003, 11 % at .03, as second moments at any ηλ "
-    "predict, to .2 %. On digits SGD is within .1 % in the mean over units; with momentum the norm is 4 % low (whitened "
-    "inputs: 3 %), where E m·g = 0 does not hold; AdamW's is 12 % low and its angle 5 % high (whitened: norm right, "
-    "angle 5 % low): scaled by coordinate, its gradients need not be across w."
+    "On random gradients norm and angle per step are within .8 % of the published formulas for ηλ from 10⁻⁴ to "
+    ".03, from half and twice the norm too, except AdamW's norm: 1.4 % low at ηλ = .003, 11 % at .03, as second "
+    "moments at any ηλ predict, to .2 %. On digits SGD is within .1 % in the mean over units; with momentum the "
+    "norm is 4 % low (whitened inputs: 3 %), where E m·g = 0 does not hold; AdamW's is 12 % low and its angle 5 % "
+    "high (whitened: norm right, angle 5 % low): scaled by coordinate, its gradients need not be across w."
 )
 
 RULES = ("SGD", "momentum", "AdamW")
