@@ -20,8 +20,8 @@ import optax
 import jaxreg as jr
 from experiments import command, data, published
 
-COST = ""
-SHOWED = ""
+COST = "?"
+SHOWED = "?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,8 @@ def init(decay, seed, config) -> dict:
     key, order = jax.random.split(jax.random.key(seed))
     sizes, params = (784, config.width, config.width, 10), []
     for at, (ins, outs) in enumerate(itertools.pairwise(sizes)):
-        both = jax.random.uniform(jax.random.fold_in(key, at), (ins + 1, outs), minval=-1.0) * config.scale / ins**0.5
+        both = jax.random.uniform(jax.random.fold_in(key, at), (ins + 1, outs), jnp.float32, minval=-1.0)
+        both = both * config.scale / ins**0.5
         params.append({"kernel": both[:-1], "bias": both[-1]})
     start = optax.tree.norm(params)
     return {"params": params, "tx": optimizer(decay, config).init(params), "key": order, "epoch": 0, "start": start}
@@ -73,7 +74,7 @@ def init(decay, seed, config) -> dict:
 def epoch(state, decay, config, x, y) -> dict:
     """Every image once, in batches, in a new order."""
     tx, order = optimizer(decay, config), jax.random.fold_in(state["key"], state["epoch"])
-    target = jax.nn.one_hot(y, 10)
+    target = jax.nn.one_hot(y, 10, dtype=jnp.float32)
 
     def step(carry, rows):
         params, tx_state = carry
