@@ -11,10 +11,16 @@ from experiments import __main__ as listing
 from experiments import published
 
 matplotlib.use("Agg")
-QUICK = ["dropout_is_ridge", "grokking", "omnigrok", "equilibrium"]  # rows of an experiment's quick form must agree
-FULL = ["dropout_is_ridge", "grokking", "equilibrium"]  # and at full size, but for those of MISSED
+QUICK = [
+    "dropout_is_ridge",
+    "grokking",
+    "omnigrok",
+    "equilibrium",
+    "tanh_regime",
+]  # rows of an experiment's quick form must agree
+FULL = ["dropout_is_ridge", "grokking", "equilibrium", "tanh_regime"]  # and at full size, but for those of MISSED
 MISSED: dict[str, dict[str, str]] = {}  # experiment -> {name of the row: why}
-NEEDS_DATA = {"max_norm_mnist", "double_descent", "omnigrok"}
+NEEDS_DATA = {"max_norm_mnist", "double_descent", "omnigrok", "tanh_regime"}
 
 
 def rows(name, tmp_path, *arguments):
