@@ -164,7 +164,7 @@ def test_bad_grids(axes, error, message):
             ValueError,
             "`chunk` to be .* got True",
         ),
-        (lambda: jr.sweep(lambda s: {"a/b": s}, jr.grid(s=[1])), ValueError, "without '/', got 'a/b'"),
+        (lambda: jr.sweep(lambda s: {"a/b": s, "a": {"b": s}}, jr.grid(s=[1])), ValueError, "distinct names"),
         (
             lambda: jr.sweep(lambda s: {"a": jnp.ones(2), "a_dim_0": s}, jr.grid(s=[1])),
             ValueError,
@@ -177,6 +177,14 @@ def test_bad_grids(axes, error, message):
 def test_bad_sweeps(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_paths_are_names_of_outputs(tmp_path):
+    params = {"hidden": {"kernel": jnp.array([[3.0, 0.0], [4.0, 0.0]])}}
+    train = lambda s: {"norms": jr.diagnostics.norms(jax.tree.map(lambda x: s * x, params), axis=0)}
+    for given in ({}, {"store": tmp_path / "store"}):
+        runs = jr.sweep(train, jr.grid(s=[1.0, 2.0]), **given)
+        assert runs["norms.hidden.kernel"].values.tolist() == [[5.0, 0.0], [10.0, 0.0]]
 
 
 def test_programs_that_call_lapack_run_one_at_a_time():

@@ -1,8 +1,7 @@
 r"""What regularization did: norms, zeros, penalties, dead units, degrees of freedom, and how linear a network is.
 
-Functions of parameters answer by path, as `by_path` writes it: a dict of arrays. Functions of one layer take and give
-arrays. All of them run under `jit` and `vmap`, in a `train` or a `report`; outputs of `jr.sweep` have no '/' in their
-names, so there it is `{path.replace("/", "."): norm for path, norm in norms(params).items()}`.
+Functions of parameters answer by path, as `by_path` writes it: a dict of arrays, which `jr.sweep` takes as it is ('.'
+for '/' in its names). Functions of one layer take and give arrays. All of them run under `jit` and `vmap`.
 
 >>> import jax.numpy as jnp, jaxreg as jr
 >>> params = {"hidden": {"kernel": jnp.array([[3.0, 0.0], [4.0, 0.0]])}, "head": {"kernel": jnp.array([[1.0], [5.0]])}}

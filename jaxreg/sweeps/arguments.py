@@ -82,8 +82,8 @@ def check_outputs(space: Space, groups: dict[str, dict]) -> None:
     taken = [*dict.fromkeys([*space.arguments, *space.sizes, *OWN])]
     for outputs in groups.values():
         for name in outputs:
-            if name in taken or "/" in name:
-                raise ValueError(f"`sweep` needs outputs named unlike {taken} and without '/', got {name!r}.")
+            if name in taken:
+                raise ValueError(f"`sweep` needs outputs named unlike {taken}, got {name!r}.")
         dims = {dim: None for output in outputs.values() for dim in output["dims"]}
         clash = sorted(dims.keys() & {*taken})
         if clash:

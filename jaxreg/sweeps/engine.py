@@ -80,10 +80,10 @@ def sweep(
 
     Returns:
         An `xarray.Dataset`. Its dims are those of the space, followed by `<name>_dim_0`, ... for outputs with axes of
-        their own; names in nested outputs are joined by '.', a bare array is called 'value'. `diverged` is True where a
-        configuration has a non-finite output; its neighbours are not affected. Ctrl-C ends the sweep after the chunk
-        that runs: `finished` is then False, and outputs NaN, for the rest. `attrs` say how long compiling and running
-        took, in seconds. `runs.best(metric)` and `runs.summary()` tell what came out.
+        their own; names in nested outputs are joined by '.', written for '/' too; a bare array is called 'value'.
+        `diverged` is True where a configuration has a non-finite output; its neighbours are not affected. Ctrl-C ends
+        the sweep after the chunk that runs: `finished` is then False, and outputs NaN, for the rest. `attrs` say how
+        long compiling and running took, in seconds. `runs.best(metric)` and `runs.summary()` tell what came out.
 
     Raises:
         ValueError: if the axes and `fixed` do not fit the arguments of `train`, `chunk` < 1, an output's name is taken,

@@ -181,7 +181,8 @@ class Program:
             _explain(error, name, numbers)
             raise
         paths, _ = jax.tree_util.tree_flatten_with_path(results)
-        self.names = [jax.tree_util.keystr(path, simple=True, separator=".") or "value" for path, _ in paths]
+        keys = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+        self.names = [key.replace("/", ".") or "value" for key in keys]  # files have no '/' in a name
         if not self.names:
             raise ValueError("`sweep` needs `train` to return an array or a dict of arrays, got none of them.")
         if len({*self.names}) < len(self.names):
