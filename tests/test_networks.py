@@ -19,6 +19,7 @@ QUICK = [
     "tanh_regime",
     "high_learning_rates",
     "max_norm_mnist",
+    "noise_and_ensembles",
 ]  # rows of an experiment's quick form must agree
 FULL = [
     "dropout_is_ridge",
@@ -26,6 +27,7 @@ FULL = [
     "equilibrium",
     "tanh_regime",
     "high_learning_rates",
+    "noise_and_ensembles",
 ]  # and at full size, but for those of MISSED
 IDLE = "a bound shrinks whole columns, and with them the outgoing weights of units that do nothing"
 MISSED: dict[str, dict[str, str]] = {  # experiment -> {name of the row: why}
