@@ -63,26 +63,3 @@ def write(name: str, out: Path, config, results, rows, figure) -> None:
     figure.savefig(out / f"{name}.png", dpi=100)
     print(published.table(rows))
     print(f"{f'{seconds:.1f} s; ' if seconds else ''}wrote {out}/{name}.*")
-
-
-def parse(file: str, doc: str, full, quick, argv=None):  # until all use `main`
-    got = {}
-
-    def run(config):
-        got["config"] = config
-        raise StopIteration
-
-    out = None
-    import sys
-
-    argv = sys.argv[1:] if argv is None else list(argv)
-    try:
-        main(file, doc, full, quick, run, None, None, argv)
-    except StopIteration:
-        pass
-    out = Path(argv[argv.index("--out") + 1]) if "--out" in argv else Path("experiments/results")
-    return got["config"], out
-
-
-def finish(file, out, config, runs, rows, figure):  # until all use `main`
-    write(Path(file).stem, out, config, runs, rows, figure)

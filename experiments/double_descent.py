@@ -35,8 +35,13 @@ class Config:
 
 
 QUICK = Config(widths=(5, 100), strengths=(0.0, 1.0), seeds=2, epochs=40)
-COST = "?"
-SHOWED = "?"
+COST = "25 min on 2 cores, estimated from a run on shared ones"
+SHOWED = (
+    "Without decay the test error rises from 49 % at H = 10 to 59 % at H = 40, falls again from H = 50 on, the least "
+    "width that fits all training labels, and is 46 % at H = 300. With the best λ of each width it falls to 39 % at "
+    "H = 40 and stays between 38 and 40 %: no peak is left. Its largest rise, 2.2 points from H = 100 to 150, is "
+    "above 2 standard errors of the seeds alone, not of the seeds and the 1000 test examples. Five λ, three seeds."
+)
 
 
 def examples(config: Config) -> dict:
@@ -111,6 +116,14 @@ def standard_error(of_seeds):
     return of_seeds.std("seed", ddof=1) / np.sqrt(of_seeds.sizes["seed"])
 
 
+def rise(curve, errors: float = 2.0, examples: int = 1000) -> float:
+    """The largest rise of the test error with the width, less standard errors of seeds and of the test set."""
+    mean, seeds = curve.mean("seed").values, standard_error(curve).values
+    variance = seeds**2 + mean * (1 - mean) / examples
+    above = mean[None] - mean[:, None] - errors * np.sqrt(variance[None] + variance[:, None])
+    return float(above[np.triu_indices(len(mean), 1)].max())
+
+
 def rows(runs, config: Config) -> list:
     """Where the training error reaches zero, where the test error peaks, and what is left of the peak at the best λ."""
     plain, tuned, _ = curves(runs)
@@ -131,7 +144,6 @@ def rows(runs, config: Config) -> list:
         f"the least at a smaller width ({width[dip]})": plain[peak] - plain[dip],
         f"that of width {width[-1]}": plain[peak] - plain[-1],
     }
-    rises = tuned.diff("width")
     return [
         *found,
         published.Range("least width that misses at most .5 % of the training labels, λ = 0", fits, 40, 60),
@@ -140,15 +152,13 @@ def rows(runs, config: Config) -> list:
             published.Range(f"the peak above {name}, in s.e.", float(by.mean() / standard_error(by)), 3)
             for name, by in above.items()
         ),
-        published.Range(
-            "largest rise of the test error with the width, best λ (− 2 s.e.)",
-            float((rises.mean("seed") - 2 * standard_error(rises)).max()),
-            high=0,
-        ),
+        published.Range("largest rise from a width to a wider one, λ = 0 (− 2 s.e.)", rise(plain), 0),
+        published.Range("largest rise from a width to a wider one, best λ (− 2 s.e.)", rise(tuned), high=0),
+        published.Seen("largest rise from a width to a wider one, best λ", rise(tuned, errors=0)),
         *(
-            published.Seen(f"test error at width {w}, λ = 0 | best λ", float(a.sel(width=w).mean()), "≈ .5 (figure)")
+            published.Seen(f"test error at width {w}, {name}", float(curve.sel(width=w).mean()))
             for w in (10, 50, 300)
-            for a in (plain, tuned)
+            for name, curve in (("λ = 0", plain), ("best λ", tuned))
         ),
     ]
 
@@ -161,9 +171,9 @@ def figure(runs, config: Config):
     plain, tuned, best = curves(runs)
     width = runs["width"].values.astype(int)
     errors = (runs["first_half"] + runs["second_half"]).mean("seed") / 2
-    for lam, shade in zip(config.strengths[1:], np.linspace(0.8, 0.45, len(config.strengths) - 1), strict=True):
-        left.plot(width, 100 * errors.sel(lam=lam), color=str(shade), lw=1, ls="--")
-        left.annotate(f"λ = {lam:g}", (width[-1], 100 * errors.sel(lam=lam)[-1]), color="0.4", fontsize="x-small")
+    dashes = ("-", "--", "-.", ":")
+    for lam, dash in zip(config.strengths[1:], dashes, strict=False):
+        left.plot(width, 100 * errors.sel(lam=lam), color="0.55", lw=1, ls=dash, label=f"λ = {lam:g}")
     for curve, colour, name in ((plain, 1, "no decay"), (tuned, 0, "the best λ of each width")):
         colour = jr.plotting.COLOURS[colour]
         left.errorbar(
@@ -178,9 +188,9 @@ def figure(runs, config: Config):
     right.axhline(100 * config.noise, color="0.6", ls=":", lw=1)
     right.text(width[0], 100 * config.noise, " share of wrong labels", color="0.4", va="bottom", fontsize="small")
     right.set(xscale="log", xlabel="width H of 40-H-H-10", ylabel="training error, %", ylim=(0, None))
-    right.set_title("it peaks where every wrong label is just fitted", loc="left")
+    right.set_title("it peaks about where every wrong label is just fitted", loc="left")
     for ax in (left, right):
-        ax.set_xticks(width, [str(w) for w in width], minor=False)
+        ax.set_xticks(width, ["" if w in (40, 60, 75) else str(w) for w in width])
         ax.minorticks_off()
         if 50 in width:
             ax.axvline(50, color="0.8", lw=6, zorder=0)

@@ -223,9 +223,7 @@ def figure(runs, config: Config):
 
 def main(argv=None) -> None:
     """The command line."""
-    config, out = command.parse(__file__, __doc__, Config(), QUICK, argv)
-    runs = run(config)
-    command.finish(__file__, out, config, runs, rows(runs, config), figure(runs, config))
+    command.main(__file__, __doc__, Config(), QUICK, run, rows, figure, argv)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ QUICK = [
     "high_learning_rates",
     "max_norm_mnist",
     "noise_and_ensembles",
+    "double_descent",
 ]  # rows of an experiment's quick form must agree
 FULL = [
     "dropout_is_ridge",
@@ -28,6 +29,7 @@ FULL = [
     "tanh_regime",
     "high_learning_rates",
     "noise_and_ensembles",
+    "double_descent",
 ]  # and at full size, but for those of MISSED
 IDLE = "a bound shrinks whole columns, and with them the outgoing weights of units that do nothing"
 MISSED: dict[str, dict[str, str]] = {  # experiment -> {name of the row: why}
