@@ -225,3 +225,20 @@ BAD = [
 def test_bad_input(message, call):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_linear_r2_does_not_depend_on_units(dtype):
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    outputs = jnp.asarray(2 * x[:, 1] + x[:, 0] ** 2, dtype)
+    scaled = jr.diagnostics.linear_r2(jnp.asarray(x * [1e6, 1], dtype), outputs)
+    np.testing.assert_allclose(scaled, jr.diagnostics.linear_r2(jnp.asarray(x, dtype), outputs), rtol=1e-5)
+
+
+def test_no_parameter_is_lost():
+    with pytest.raises(ValueError, match="`norms` needs parameters with distinct paths"):
+        jr.diagnostics.norms({"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}})
+    with pytest.raises(ValueError, match=r"`angles` needs two trees alike: \['b'\] are only in the second"):
+        jr.diagnostics.angles({"a": jnp.ones(1)}, {"a": jnp.ones(1), "b": jnp.ones(1)})
+    with pytest.raises(ValueError, match="needs `weight` of shape"):
+        jr.diagnostics.ridge_degrees_of_freedom(jnp.ones((3, 2)), 1.0, jnp.ones(4))

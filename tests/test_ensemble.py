@@ -185,3 +185,29 @@ BAD = [
 def test_bad_input(message, call, key):
     with pytest.raises((TypeError, ValueError), match=message):
         call(key)
+
+
+def test_a_class_masked_in_all_members_has_no_gradient():
+    logits = jnp.array([[[-jnp.inf, 0.0, 2.0]], [[-jnp.inf, 1.0, 0.5]]])
+    both = jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum())(logits)
+    assert jnp.isfinite(both).all()
+    assert jnp.isneginf(jr.ensemble.mixture_logits(logits)[..., 0]).all()
+    alone = jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum())(logits[:1])
+    expected = jax.grad(lambda z: jax.nn.log_softmax(z)[..., 1].sum())(logits[:1])
+    np.testing.assert_allclose(alone, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: jr.ensemble.gaussian_nll(jnp.zeros(7), jnp.ones((7, 1)), jnp.zeros(7)),
+        lambda: jr.ensemble.moments(jnp.zeros((3, 3)), jnp.ones(3)),
+        lambda: jr.ensemble.moments(jnp.zeros((4, 7)), jnp.ones((7, 4))),
+        lambda: jr.ensemble.gaussian_mixture_nll(jnp.zeros((4, 3)), jnp.ones(4), jnp.ones(3)),
+    ],
+)
+def test_variances_of_another_shape_are_refused(call):
+    with pytest.raises(ValueError, match=r"^`\w+` needs `variance` of shape .* got \("):
+        call()
+    with pytest.raises(ValueError, match="`gaussian_mixture_nll` needs `y` of shape"):
+        jr.ensemble.gaussian_mixture_nll(jnp.zeros(2), 1.0, jnp.ones(5))

@@ -283,3 +283,62 @@ def test_the_difference_from_noise_on_gradients(key):
     theirs, _ = link.update(jnp.zeros(DRAWS), link.init(jnp.zeros(DRAWS)))
     within(theirs, 0.0, 0.25)
     within(noise.gaussian_noise(key, jnp.zeros(DRAWS), 0.5), 0.0, 0.25)
+
+
+@rated
+def test_a_traced_number_out_of_range_is_seen_in_what_comes_out(key, name):
+    wrong = jnp.array([jnp.nan, -0.5] if name == "gaussian_noise" else [jnp.nan, -0.5, 1.5])
+    x = jnp.array([1.5, -2.0])
+    assert jnp.isnan(jax.vmap(lambda rate: RATED[name](key, x, rate))(wrong)).all()
+
+
+def test_debugging_nans_finds_none(key):
+    x = jnp.array([0.0, 1.5])
+    with jax.debug_nans(True):
+        noise.gaussian_dropout(key, x, 0.3)
+        noise.dropout(key, x, 0.3)
+        noise.mixup(key, x, x, 0.0)
+
+
+def test_what_is_its_own_partner_stays(key):
+    x = jnp.array([[0.1, 1e30]])
+    assert (noise.mixup(key, x, x, 0.4)[0] == x).all()
+    x = jnp.array([[jnp.inf, 1.0], [jnp.inf, 2.0], [jnp.inf, 3.0]])
+    assert jnp.isposinf(noise.mixup(key, x, x, 1e-6)[0][:, 0]).all()  # shares of exactly 0 and 1
+
+
+def test_alpha_of_cutmix(key):
+    labels = jnp.arange(400)
+    images = jnp.broadcast_to(labels.astype(float).reshape(-1, 1, 1, 1), (400, 8, 8, 1))
+    untouched = {
+        alpha: (noise.cutmix(key, images, images[:, :1, 0, 0], alpha)[0] == images).mean() for alpha in (0.01, 50.0)
+    }
+    assert untouched[0.01] > 0.5  # λ near 0 or 1, half each; of large boxes some is cut off
+    share = (noise.cutmix(key, images, images[:, :1, 0, 0], 0.01)[0] == images).all((1, 2, 3)).mean()
+    assert 0.4 < share < 0.6
+    assert (noise.cutmix(key, images, images[:, :1, 0, 0], 50.0)[0] == images).all((1, 2, 3)).mean() < 0.05  # λ near ½
+
+
+def test_numpy_integers_and_trees_without_leaves(key):
+    x, labels = jnp.ones((2, 4, 4, 3)), jnp.array([True, False])
+    assert noise.cutmix(key, x, labels, 1.0, num_classes=np.int64(2), axes=np.array([1, 2]).tolist())[1].shape == (2, 2)
+    assert noise.dropout(key, x, 0.5, broadcast_dims=np.int64(1)).shape == x.shape
+    assert noise.drop_connect(key, {}, 0.5) == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda key: noise.dropout(key, None, 0.5), TypeError, "`dropout` needs an array of numbers, got NoneType"),
+        (lambda key: noise.dropout(key, {"a": 1.0}, 0.5), TypeError, "`dropout` needs an array of numbers, got dict"),
+        (lambda key: noise.dropout(key, jnp.ones(2), None), TypeError, "a number as `rate`, got NoneType"),
+        (lambda key: noise.dropout(key, jnp.ones(2), np.array(2.0)), ValueError, r"`rate` in \[0, 1\], got 2.0"),
+        (lambda key: noise.dropout(key, jnp.ones(2), 0.5, broadcast_dims=None), TypeError, "ints as `broadcast_dims`"),
+        (lambda key: noise.mixup(key, jnp.ones(2), None, 0.5), TypeError, "`mixup` needs an array of targets"),
+        (lambda key: noise.mixup(key, jnp.ones(2), jnp.ones(2) * 1j, 0.5), TypeError, "real targets or integer labels"),
+        (lambda key: noise.cutmix(key, jnp.ones((2, 0, 4)), jnp.ones(2), 1.0), ValueError, "one pixel at least"),
+    ],
+)
+def test_plain_mistakes(key, call, error, message):
+    with pytest.raises(error, match=message):
+        call(key)

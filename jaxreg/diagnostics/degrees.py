@@ -19,10 +19,11 @@ def ridge_degrees_of_freedom(X, lams, weight=None, *, fit_intercept: bool = True
         fit_intercept: whether X is centred.
 
     Returns:
-        The shape of `lams`, float32 at least: the rank of X − x̄ at λ = 0, and 0 at λ = ∞.
+        The shape of `lams`, float32 at least: 0 at λ = ∞, the rank of X − x̄ at λ = 0, where singular values below
+        rounding of the largest are none: scale columns whose units differ widely.
 
     Raises:
-        ValueError: if X has no examples or no features.
+        ValueError: if X has no examples or no features, or `weight` is not one for each example.
 
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
     >>> [round(df, 3) for df in ridge_degrees_of_freedom(X, jnp.array([0.0, 2 / 3])).tolist()]
@@ -34,6 +35,8 @@ def ridge_degrees_of_freedom(X, lams, weight=None, *, fit_intercept: bool = True
     X = _design("ridge_degrees_of_freedom", X)
     lams = jnp.asarray(lams, X.dtype)
     weight = None if weight is None else jnp.asarray(weight, X.dtype)
+    if weight is not None and weight.shape != X.shape[:1]:
+        raise ValueError(f"`ridge_degrees_of_freedom` needs `weight` of shape {X.shape[:1]}, got {weight.shape}.")
     with jax.default_matmul_precision("highest"):
         df = closed_form(jnp, X, jnp.zeros(len(X), X.dtype), lams.reshape(-1), weight, fit_intercept, None).df
     return df.reshape(lams.shape)

@@ -70,7 +70,8 @@ def linear_r2(x, outputs) -> jax.Array:
     x, y = x - jnp.mean(x, 0), y - jnp.mean(y, 0)
     constant = jnp.max(jnp.abs(y), initial=0) <= 4 * eps * largest
     with jax.default_matmul_precision("highest"):
-        u, d, _ = jnp.linalg.svd(x, full_matrices=False)
+        size = jnp.max(jnp.abs(x), 0)  # R² does not depend on units; what is cut off as rounding would
+        u, d, _ = jnp.linalg.svd(x / jnp.where(size > 0, size, 1), full_matrices=False)
         u = jnp.where(d > d[:1] * max(x.shape) * eps, u, 0)
         rest = y - u @ (u.T @ y)
     y, rest = (a / jnp.where(largest > 0, largest, 1) for a in (y, rest))  # squares of tiny ones would be 0

@@ -49,7 +49,7 @@ class Zeros(NamedTuple):
 def zeros(params, pattern: str = "*", *, axis: Axis = None) -> dict[str, Zeros]:
     r"""Exact zeros in each group of each parameter: {path: (count, share)}.
 
-    `proximal` makes them; gradients of a penalty do not.
+    `proximal` makes them; gradients of a penalty do not. Subnormal numbers count where the device takes them for 0.
 
     Args:
         params: the parameters, a pytree of any framework.
@@ -125,8 +125,11 @@ def angles(before, after, pattern: str = "*", *, axis: Axis = None) -> dict[str,
     References:
         Kahan, How futile are mindless assessments of roundoff in floating-point computation?, 2006, section 12.
     """
-    others, found = dict(_chosen("angles", after, pattern)), {}
-    for path, leaf in _chosen("angles", before, pattern):
+    chosen, others, found = _chosen("angles", before, pattern), dict(_chosen("angles", after, pattern)), {}
+    more = sorted(others.keys() - dict(chosen).keys())
+    if more:
+        raise ValueError(f"`angles` needs two trees alike: {more} are only in the second.")
+    for path, leaf in chosen:
         if path not in others or jnp.shape(others[path]) != jnp.shape(leaf):
             other = f"shape {jnp.shape(others[path])}" if path in others else "nothing"
             raise ValueError(
@@ -145,4 +148,7 @@ def _chosen(api: str, params, pattern: str) -> list[tuple[str, jax.Array]]:
         raise TypeError(f"`{api}` needs a glob such as '*/kernel' as `pattern`, got {pattern!r}.")
     leaves = [(path, leaf) for path, leaf in flatten(params)[0] if is_floating(leaf)]
     winners = choose(leaves, {pattern: None}, api)
-    return [("/".join(path), leaf) for (path, leaf), winner in zip(leaves, winners, strict=True) if winner is not None]
+    found = [("/".join(path), leaf) for (path, leaf), winner in zip(leaves, winners, strict=True) if winner is not None]
+    if len(dict(found)) < len(found):
+        raise ValueError(f"`{api}` needs parameters with distinct paths, got {[path for path, _ in found]}.")
+    return found

@@ -10,8 +10,8 @@ from jaxreg.diagnostics.groups import axes_inside, real
 def unit_strengths(incoming, outgoing, *, axis: Axis = 0, outgoing_axis: Axis = 1) -> jax.Array:
     r"""‖incoming_j‖·‖outgoing_j‖ of each hidden unit j.
 
-    With ReLU it stays the same when a unit's incoming weights are scaled by c and its outgoing ones by 1/c, as does
-    what the network computes.
+    With ReLU it stays the same when a unit's incoming weights (and bias) are scaled by c > 0 and its outgoing ones by
+    1/c, as does what the network computes.
 
     Args:
         incoming: the kernel before the units, `(in, units)`.

@@ -60,7 +60,7 @@ def bayesian_bootstrap_weights(key, n: int, members: int | None = None) -> jax.A
         Rubin, The Bayesian bootstrap, 1981.
     """
     n, lead = _sizes("bayesian_bootstrap_weights", n, members)
-    spaces = jax.random.exponential(key, (*lead, n), jnp.float32)
+    spaces = jnp.maximum(jax.random.exponential(key, (*lead, n), jnp.float32), 2.0**-32)  # 0 in one of 2²⁵ draws
     return n * (spaces / jnp.sum(spaces, -1, keepdims=True))
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreg.ensemble.prediction import check_classes, check_labels
 
@@ -43,7 +44,7 @@ def reliability(logits, labels, *, bins: int = 15) -> Reliability:
     labels = check_labels(api, labels, logits.shape[:-1])
     if not labels.size:
         raise ValueError(f"`{api}` needs one example at least, got `logits` of shape {logits.shape}.")
-    if type(bins) is not int or bins < 1:
+    if not isinstance(bins, (int, np.integer)) or bins < 1:
         raise ValueError(f"`{api}` needs an int >= 1 as `bins`, got {bins!r}.")
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     confidence = jnp.max(jax.nn.softmax(logits), -1)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreg.pytree import checked_number
 
@@ -41,7 +42,7 @@ def moments(mean, variance=0.0, *, axis: int = 0, ddof: int = 0) -> Moments:
 
     Raises:
         TypeError: if predictions are no real numbers.
-        ValueError: if there is no such axis, no member, or with `ddof=1` a single one.
+        ValueError: if there is no such axis, no member, or with `ddof=1` a single one, or `variance` has another shape.
 
     >>> both = moments(jnp.array([1.0, 3.0]), jnp.array([0.5, 1.5]))
     >>> both.mean.item(), both.within.item(), both.between.item(), both.variance.item()
@@ -57,7 +58,7 @@ def moments(mean, variance=0.0, *, axis: int = 0, ddof: int = 0) -> Moments:
         raise ValueError(f"`moments` needs 0 or 1 as `ddof`, got {ddof!r}.")
     if mean.shape[axis] == 1 and ddof:
         raise ValueError("`moments` needs two members at least for `ddof=1`: one says nothing of their spread.")
-    variance = jnp.broadcast_to(_variance("moments", variance, mean), mean.shape)
+    variance = jnp.broadcast_to(_variance("moments", variance, mean, mean.shape), mean.shape)
     return Moments(jnp.mean(mean, axis), jnp.mean(variance, axis), jnp.var(mean, axis, ddof=ddof))
 
 
@@ -66,15 +67,15 @@ def gaussian_nll(mean, variance, y) -> jax.Array:
 
     Args:
         mean: μ.
-        variance: σ² > 0, of a shape that broadcasts; make it positive by `jax.nn.softplus(raw) + 1e-6`, say.
-        y: the targets.
+        variance: σ² > 0, of the same shape, or a number; make it positive by `jax.nn.softplus(raw) + 1e-6`, say.
+        y: the targets, of the same shape.
 
     Returns:
         An array, float32 at least; the loss is its mean.
 
     Raises:
         TypeError: if an argument is no real number.
-        ValueError: if a literal `variance` is not positive.
+        ValueError: if shapes do not fit, or a literal `variance` is not positive.
 
     >>> round(gaussian_nll(1.0, 4.0, 3.0).item(), 3)
     2.112
@@ -85,7 +86,7 @@ def gaussian_nll(mean, variance, y) -> jax.Array:
     """
     mean, y = _wide("gaussian_nll", "mean", mean), _wide("gaussian_nll", "y", y)
     _check_targets("gaussian_nll", y, mean.shape)
-    variance = _variance("gaussian_nll", variance, mean, positive=True)
+    variance = _variance("gaussian_nll", variance, mean, mean.shape or y.shape, positive=True)
     return _nll(mean, variance, y)
 
 
@@ -103,7 +104,7 @@ def gaussian_mixture_nll(mean, variance, y, *, axis: int = 0) -> jax.Array:
 
     Raises:
         TypeError: if an argument is no real number.
-        ValueError: if there is no such axis or no member, or a literal `variance` is not positive.
+        ValueError: if there is no such axis or no member, shapes do not fit, or a literal `variance` is not positive.
 
     >>> round(gaussian_mixture_nll(jnp.array([-1.0, 1.0]), 1.0, 0.0).item(), 3)
     1.419
@@ -111,9 +112,10 @@ def gaussian_mixture_nll(mean, variance, y, *, axis: int = 0) -> jax.Array:
     mean, y = _wide("gaussian_mixture_nll", "mean", mean), _wide("gaussian_mixture_nll", "y", y)
     _check_members("gaussian_mixture_nll", mean, axis)
     axis %= mean.ndim
-    _check_targets("gaussian_mixture_nll", y, mean.shape[:axis] + mean.shape[axis + 1 :])
-    y = jnp.broadcast_to(y, mean.shape[:axis] + mean.shape[axis + 1 :])
-    variance = _variance("gaussian_mixture_nll", variance, mean, positive=True)
+    lead = mean.shape[:axis] + mean.shape[axis + 1 :]
+    _check_targets("gaussian_mixture_nll", y, lead, alone=False)
+    y = jnp.broadcast_to(y, lead)
+    variance = _variance("gaussian_mixture_nll", variance, mean, mean.shape, positive=True)
     return -_log_mean_exp(-_nll(mean, variance, jnp.expand_dims(y, axis)), axis)
 
 
@@ -182,21 +184,30 @@ def _wide(api, name, x) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _variance(api, variance, mean, positive=False) -> jax.Array:
-    return _wide(api, "variance", checked_number(api, "variance", variance, positive)).astype(mean.dtype)
+def _variance(api, variance, mean, shape, positive=False) -> jax.Array:
+    variance = _wide(api, "variance", checked_number(api, "variance", variance, positive)).astype(mean.dtype)
+    if variance.shape not in ((), shape):  # (n, 1) and (n,) would broadcast to (n, n)
+        raise ValueError(
+            f"`{api}` needs `variance` of shape {shape}, one for each mean, or a number; got {variance.shape}."
+        )
+    return variance
 
 
 def _nll(mean, variance, y) -> jax.Array:
     return (jnp.log(2 * jnp.pi * variance) + jnp.square(y - mean) / variance) / 2
 
 
-def _check_targets(api, y, shape) -> None:
-    if y.shape and shape and y.shape != shape:  # (n, 1) and (n,) would broadcast to (n, n)
+def _check_targets(api, y, shape, alone=True) -> None:
+    if y.shape not in ((), shape) and not (alone and not shape):
         raise ValueError(f"`{api}` needs `y` of shape {shape}, one for each prediction; got {y.shape}.")
 
 
 def _check_members(api, x, axis, last=True) -> None:
-    if type(axis) is not int or not -x.ndim <= axis < x.ndim - (not last) or (axis == -1 and not last):
+    if (
+        not isinstance(axis, (int, np.integer))
+        or not -x.ndim <= axis < x.ndim - (not last)
+        or (axis == -1 and not last)
+    ):
         other = "" if last else " other than the last, of classes"
         raise ValueError(f"`{api}` needs predictions with an axis {axis!r} of members{other}, got shape {x.shape}.")
     if not x.shape[axis]:
@@ -228,4 +239,10 @@ def at_label(values, labels) -> jax.Array:
 
 
 def _log_mean_exp(x, axis) -> jax.Array:
-    return jax.nn.logsumexp(x, axis) - jnp.log(x.shape[axis]).astype(x.dtype)
+    """−∞ where all are, with gradient 0 there; `jax.nn.logsumexp` has NaN."""
+    peak = jax.lax.stop_gradient(jnp.max(x, axis))
+    peak = jnp.where(peak == -jnp.inf, 0, peak)
+    total = jnp.sum(jnp.exp(x - jnp.expand_dims(peak, axis)), axis)
+    some = total > 0
+    mean = jnp.log(jnp.where(some, total, 1)) + peak - jnp.log(x.shape[axis]).astype(x.dtype)
+    return jnp.where(some, mean, jnp.where(jnp.isnan(total), jnp.nan, -jnp.inf))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import is_floating, safe_sqrt, widest
-from jaxreg.noise.arguments import axes_of, floating, number
+from jaxreg.noise.arguments import axes_of, floating, number, valid
 from jaxreg.pytree import pairs
 
 SELU_FLOOR = -1.0507009873554805 * 1.6732632423543772  # what SELU tends to on the left: −λα
@@ -15,8 +15,9 @@ def dropout(key, x, rate, *, broadcast_dims=()) -> jax.Array:
 
     Mean x, variance x²·rate/(1 − rate). On a linear model it is a ridge penalty on columns scaled to one norm.
 
-    The mask is that of `flax.linen.Dropout` from the same key. In a Flax module use theirs, which knows training
-    from evaluation; it needs its rate when it is traced. Here the rate may be traced, so it can be swept or learned.
+    The mask is that of `flax.linen.Dropout` from the same key (without x64, in which Flax draws other numbers). In a
+    Flax module use theirs, which knows training from evaluation; it needs its rate when it is traced. Here the rate
+    may be traced, so it can be swept or learned; a traced one outside [0, 1] gives NaN.
 
     Args:
         key: a key of `jax.random`.
@@ -51,7 +52,8 @@ def _dropout(key, x, rate, broadcast_dims, api):
     work = widest([x.dtype])
     keep = 1 - rate.astype(work)
     # A product, not a quotient, which XLA would round otherwise for a rate that it knows.
-    return jnp.where(kept, x * (1 / jnp.where(keep > 0, keep, 1)), 0).astype(x.dtype)
+    dropped = valid(jnp.zeros_like(keep), ~jnp.isnan(keep))
+    return jnp.where(kept, x * (1 / jnp.where(keep > 0, keep, 1)), dropped).astype(x.dtype)
 
 
 def _kept(key, x, rate, shared):
@@ -130,7 +132,7 @@ def drop_connect(key, w, rate):
         matched, structure = pairs(rate, w)
     except ValueError as error:
         raise ValueError(f"`drop_connect` needs one rate or a tree prefix of the parameters: {error}") from None
-    keys = jax.random.split(key, max(len(matched), 1))
+    keys = jax.random.split(key, max(len(matched), 1))[: len(matched)]
     dropped = [
         leaf if share is None or not is_floating(leaf) else _dropout(k, leaf, share, (), "drop_connect")
         for k, (_, share, leaf) in zip(keys, matched, strict=True)

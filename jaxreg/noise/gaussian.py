@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.arrays import widest
-from jaxreg.noise.arguments import floating, number
+from jaxreg.noise.arguments import floating, number, valid
 
 
 def gaussian_dropout(key, x, rate) -> jax.Array:
@@ -38,8 +38,9 @@ def gaussian_dropout(key, x, rate) -> jax.Array:
     finite, some = rate < 1, (rate > 0) & (rate < 1)  # √ has no slope at 0
     stddev = jnp.sqrt(jnp.where(some, rate, 0.5) / (1 - jnp.where(some, rate, 0.5)))
     drawn = x * (1 + jnp.where(some, stddev, 0) * noise)
-    limit = jax.lax.stop_gradient(jnp.where(x == 0, 0, jnp.sign(x) * jnp.sign(noise) * jnp.inf))
-    return jnp.where(finite, drawn, limit).astype(x.dtype)
+    sign = jax.lax.stop_gradient(jnp.sign(x) * jnp.sign(noise))
+    limit = jnp.where(sign > 0, jnp.inf, jnp.where(sign < 0, -jnp.inf, sign))
+    return valid(jnp.where(finite, drawn, limit), ~jnp.isnan(rate)).astype(x.dtype)
 
 
 def gaussian_noise(key, x, stddev) -> jax.Array:

@@ -4,9 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreg.arrays import is_floating, widest
-from jaxreg.noise.arguments import axes_of, floating, number
+from jaxreg.noise.arguments import array, axes_of, floating, number, valid
 
 
 def mixup(key, x, y, alpha, *, num_classes: int | None = None) -> tuple[jax.Array, jax.Array]:
@@ -25,7 +26,7 @@ def mixup(key, x, y, alpha, *, num_classes: int | None = None) -> tuple[jax.Arra
 
     Returns:
         The examples, of the shape and dtype of `x`, and the targets, of those of `y` or one-hot of float32 at least.
-        Shares sum to 1: so does each row of one-hot targets.
+        Shares sum to 1: so does each row of one-hot targets, up to their dtype's rounding.
 
     Raises:
         ValueError: if the batch is empty, x and y differ in its size, labels lack `num_classes`, it is less than 2,
@@ -37,13 +38,14 @@ def mixup(key, x, y, alpha, *, num_classes: int | None = None) -> tuple[jax.Arra
     (True, [1.0, 1.0, 1.0])
 
     References:
-        Zhang et al., mixup: beyond empirical risk minimization, 2018, section 2 (λ, λ = 1 at α = 0 in figure 1).
+        Zhang et al., mixup: beyond empirical risk minimization, 2018, section 2.
     """
     x = floating(x, "mixup")
     alpha = number(alpha, "mixup", "alpha", 0, math.inf)
     y = _targets(x, y, num_classes, "mixup")
     draw, other = _pairs(key, x)
     share = _shares(draw, alpha, len(x))
+    share = jnp.where(other == jnp.arange(len(x)), 1, share)  # its own partner
     return _mixed(x, x[other], share), _mixed(y, y[other], share)
 
 
@@ -64,7 +66,7 @@ def cutmix(key, x, y, alpha, *, num_classes: int | None = None, axes=(1, 2)) -> 
 
     Returns:
         The examples, of the shape and dtype of `x`, and the targets, of those of `y` or one-hot of float32 at least.
-        Shares sum to 1: so does each row of one-hot targets.
+        Shares sum to 1: so does each row of one-hot targets, up to their dtype's rounding.
 
     Raises:
         ValueError: if the batch is empty, x and y differ in its size, labels lack `num_classes`, it is less than 2,
@@ -80,11 +82,13 @@ def cutmix(key, x, y, alpha, *, num_classes: int | None = None, axes=(1, 2)) -> 
         Yun et al., CutMix: regularization strategy to train strong classifiers with localizable features, 2019, eq. 1
         and 2, algorithm A1.
     """
-    x = jnp.asarray(x)
+    x = array(x, "cutmix", "examples")
     alpha = number(alpha, "cutmix", "alpha", 0, math.inf)
     axes = axes_of(axes, x, "cutmix", "axes")
     if not axes or 0 in axes:
         raise ValueError(f"`cutmix` needs axes of a box within one example, axis 0 being the batch; got axes={axes}.")
+    if 0 in (x.shape[axis] for axis in axes):
+        raise ValueError(f"`cutmix` needs one pixel at least along axes={axes}, got shape {x.shape}.")
     y = _targets(x, y, num_classes, "cutmix")
     draw, other = _pairs(key, x)
     where, draw = jax.random.split(draw)
@@ -114,27 +118,29 @@ def _shares(key, alpha, count):
     proper = (alpha > 0) & (alpha < jnp.inf)
     some = jnp.where(proper, alpha, 1)
     drawn = jax.random.beta(key, some, some, (count,), jnp.float32)
-    return jnp.where(proper, drawn, jnp.where(alpha == 0, 1, jnp.where(alpha > 0, 0.5, jnp.nan)))
+    return valid(jnp.where(proper, drawn, jnp.where(alpha == 0, 1, 0.5)), ~jnp.isnan(alpha))
 
 
 def _mixed(a, b, share):
-    """share·a + (1 − share)·b along axis 0; a itself, bit for bit, where the share is 1."""
+    """share·a + (1 − share)·b along axis 0; a or b itself, bit for bit, where the share is 1 or 0."""
     share = share.reshape((-1,) + (1,) * (a.ndim - 1)).astype(widest([a.dtype]))
-    return jnp.where(share == 1, a, share * a + (1 - share) * b).astype(a.dtype)
+    return jnp.where(share == 1, a, jnp.where(share == 0, b, share * a + (1 - share) * b)).astype(a.dtype)
 
 
 def _targets(x, y, num_classes, api):
     """`y` as floating-point targets, after a look at the shapes of both."""
-    y = jnp.asarray(y)
+    y = array(y, api, "targets")
     if not (x.ndim and y.ndim and len(x) == len(y)):
         raise ValueError(f"`{api}` needs x and y of one length along axis 0, got shapes {x.shape} and {y.shape}.")
     if not len(x):
         raise ValueError(f"`{api}` needs at least one example, got an empty batch of shape {x.shape}.")
     if is_floating(y):
         return y
-    if type(num_classes) is not int or num_classes < 2:
+    if jnp.issubdtype(y.dtype, jnp.complexfloating):
+        raise TypeError(f"`{api}` needs real targets or integer labels, got {y.dtype}.")
+    if not isinstance(num_classes, (int, np.integer)) or num_classes < 2:
         raise ValueError(
             f"`{api}` needs `num_classes` of at least 2 with labels of {y.dtype}, got {num_classes!r}; or floating-"
             "point targets, one-hot or numbers."
         )
-    return jax.nn.one_hot(y, num_classes, dtype=widest([x.dtype] if is_floating(x) else []))
+    return jax.nn.one_hot(y.astype(int), int(num_classes), dtype=widest([x.dtype] if is_floating(x) else []))
