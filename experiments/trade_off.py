@@ -17,7 +17,7 @@ import optax
 import jaxreg as jr
 from experiments import command, data, published
 
-COST = "15 s on 2 cores"
+COST = "40 s on 2 cores"
 SHOWED = (
     "The multiplier α*, the strength at the projected solution and the penalty of the same norm agree to four "
     "digits for 24 bounds, the slope −dJ*/dk to about 1 %."
