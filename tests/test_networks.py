@@ -25,6 +25,7 @@ QUICK = [
 FULL = [
     "dropout_is_ridge",
     "grokking",
+    "omnigrok",
     "equilibrium",
     "tanh_regime",
     "high_learning_rates",
