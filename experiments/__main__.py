@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import shutil
+import textwrap
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -28,8 +29,14 @@ def experiments() -> dict[str, dict[str, str]]:
 def listing() -> str:
     """A paragraph an experiment."""
     return "\n\n".join(
-        f"{name}  ({about['COST']})\n    {about['doc']}\n    {about['SHOWED']}" for name, about in experiments().items()
+        "\n".join([f"{name}  ({about['COST']})", *(wrapped(about[part]) for part in ("doc", "SHOWED"))])
+        for name, about in experiments().items()
     )
+
+
+def wrapped(text: str) -> str:
+    """Lines of at most 100 characters, indented."""
+    return textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    ")
 
 
 def section(name: str, about: dict[str, str], record: dict) -> str:
@@ -49,13 +56,17 @@ def section(name: str, about: dict[str, str], record: dict) -> str:
 
 def write(results: Path) -> None:
     """RESULTS.md and figures/ from the files that the experiments' commands left in `results`."""
+    found = {name: results / f"{name}.json" for name in experiments() if (results / f"{name}.json").is_file()}
+    records = {name: json.loads(file.read_text()) for name, file in found.items()}
+    old = [name for name, record in records.items() if "rows" not in record]
+    if old:
+        raise SystemExit(f"The results of {', '.join(old)} are of an older form: run them again.")
     (HERE / "figures").mkdir(exist_ok=True)
-    parts = ["# Results", "Written by `python -m experiments --record` from what the experiments' commands left."]
-    for name, about in experiments().items():
-        if (results / f"{name}.json").is_file():
-            shutil.copyfile(results / f"{name}.png", HERE / "figures" / f"{name}.png")
-            parts.append(section(name, about, json.loads((results / f"{name}.json").read_text())))
-    (HERE / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
+    for name in records:
+        shutil.copyfile(results / f"{name}.png", HERE / "figures" / f"{name}.png")
+    head = ["# Results", "Written by `python -m experiments --record` from what the experiments' commands left."]
+    sections = [section(name, experiments()[name], record) for name, record in records.items()]
+    (HERE / "RESULTS.md").write_text("\n\n".join([*head, *sections]) + "\n")
 
 
 def main(argv=None) -> None:
@@ -64,7 +75,7 @@ def main(argv=None) -> None:
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write RESULTS.md from the results in FOLDER")
     results = parser.parse_args(argv).record
     if results is None:
-        print(listing())
+        print(f"Run one with python -m experiments.<name>; --help tells its options.\n\n{listing()}")
     else:
         write(results)
 

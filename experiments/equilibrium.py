@@ -20,13 +20,14 @@ import jaxreg as jr
 from experiments import command, data, published
 from experiments.equilibrium_theory import balance, printed
 
-COST = "8 min on 2 cores that others kept busy"
+COST = "8 min on 2 cores shared with other work"
 SHOWED = (
     "On random gradients norm and angle per step are within .8 % of the published formulas for ηλ from 10⁻⁴ to "
-    ".03, from half and twice the norm too, except AdamW's norm: 1.4 % low at ηλ = .003, 11 % at .03, as second "
-    "moments at any ηλ predict, to .2 %. On digits SGD is within .1 % in the mean over units; with momentum the "
-    "norm is 4 % low (whitened inputs: 3 %), where E m·g = 0 does not hold; AdamW's is 12 % low and its angle 5 % "
-    "high (whitened: norm right, angle 5 % low): scaled by coordinate, its gradients need not be across w."
+    ".03, except AdamW's norm: 1.4 % low at ηλ = .003, 11 % at .03. The balance of second moments, at any ηλ, "
+    "predicts all of it to .2 %, also from half and twice the norm (ηλ ≥ .001). Against that balance, on digits "
+    "and in the mean over units, SGD is within .1 %; with momentum m the norm is 4 % low (whitened inputs: 3 %), "
+    "as gradients are not across m; AdamW's is 12 % low and its angle 5 % high (whitened: norm right, angle 5 % "
+    "low), perhaps as its gradients, scaled by coordinate, are not across w."
 )
 
 RULES = ("SGD", "momentum", "AdamW")

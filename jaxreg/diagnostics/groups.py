@@ -7,6 +7,10 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 def real(api: str, x) -> jax.Array:
     """`x` as an array of real numbers, in float32 at least."""
+    if isinstance(x, (dict, tuple)):
+        raise TypeError(
+            f"`{api}` needs an array, got a {type(x).__name__}: pass the kernel, or what `sow` stored, itself."
+        )
     x = jnp.asarray(x)
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise TypeError(f"`{api}` needs real numbers, got {x.dtype} of shape {x.shape}.")

@@ -29,14 +29,18 @@ def unit_strengths(incoming, outgoing, *, axis: Axis = 0, outgoing_axis: Axis = 
     >>> unit_strengths(jnp.array([[3.0, 0.0], [4.0, 0.0]]), jnp.array([[2.0], [7.0]])).tolist()
     [10.0, 0.0]
     """
+    return _strengths("unit_strengths", incoming, outgoing, axis, outgoing_axis)
+
+
+def _strengths(api, incoming, outgoing, axis, outgoing_axis) -> jax.Array:
     sizes = []
     for name, kernel, inside in (("axis", incoming, axis), ("outgoing_axis", outgoing, outgoing_axis)):
-        x = real("unit_strengths", kernel)
-        axes = axes_inside("unit_strengths", inside, x, name)
+        x = real(api, kernel)
+        axes = axes_inside(api, inside, x, name)
         sizes.append(jnp.squeeze(norm(x, axes), axes))
     if sizes[0].shape != sizes[1].shape:
         raise ValueError(
-            f"`unit_strengths` needs as many units before as after: without `axis={axis}` incoming weights have shape "
+            f"`{api}` needs as many units before as after: without `axis={axis}` incoming weights have shape "
             f"{sizes[0].shape}, without `outgoing_axis={outgoing_axis}` outgoing ones {sizes[1].shape}."
         )
     return sizes[0] * sizes[1]
@@ -65,7 +69,7 @@ def dead_units(incoming, outgoing, tolerance=1e-3, *, axis: Axis = 0, outgoing_a
     >>> dead_units(jnp.array([[3.0, 0.0], [4.0, 0.0]]), jnp.array([[2.0], [7.0]])).tolist()
     [False, True]
     """
-    return unit_strengths(incoming, outgoing, axis=axis, outgoing_axis=outgoing_axis) < tolerance
+    return _strengths("dead_units", incoming, outgoing, axis, outgoing_axis) < tolerance
 
 
 def silent_units(activations, tolerance=0.0, *, axis: Axis = 0) -> jax.Array:

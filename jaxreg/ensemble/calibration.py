@@ -22,7 +22,7 @@ def reliability(logits, labels, *, bins: int = 15) -> Reliability:
 
     Args:
         logits: (..., classes); for an ensemble, its `mixture_logits`.
-        labels: integers, of the shape of `logits` without classes.
+        labels: integers, of the shape of `logits` without classes; one that is no class gives NaN.
         bins: B, an int ≥ 1.
 
     Returns:
@@ -39,7 +39,10 @@ def reliability(logits, labels, *, bins: int = 15) -> Reliability:
     References:
         Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017, eq. 1 and 2.
     """
-    api = "reliability"
+    return _reliability("reliability", logits, labels, bins)
+
+
+def _reliability(api, logits, labels, bins) -> Reliability:
     logits = check_classes(api, logits)
     labels = check_labels(api, labels, logits.shape[:-1])
     if not labels.size:
@@ -48,7 +51,7 @@ def reliability(logits, labels, *, bins: int = 15) -> Reliability:
         raise ValueError(f"`{api}` needs an int >= 1 as `bins`, got {bins!r}.")
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     confidence = jnp.max(jax.nn.softmax(logits), -1)
-    right = (jnp.argmax(logits, -1) == labels).astype(confidence.dtype)
+    right = jnp.where(_known(labels, logits), jnp.argmax(logits, -1) == labels, jnp.nan).astype(confidence.dtype)
     bin_of = jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
     inside = jax.nn.one_hot(bin_of, bins, dtype=confidence.dtype)
     count = jnp.sum(inside, 0)
@@ -64,7 +67,7 @@ def calibration_error(logits, labels, *, bins: int = 15) -> jax.Array:
 
     Args:
         logits: (..., classes); for an ensemble, its `mixture_logits`.
-        labels: integers, of the shape of `logits` without classes.
+        labels: integers, of the shape of `logits` without classes; one that is no class gives NaN.
         bins: of equal width, an int ≥ 1.
 
     Returns:
@@ -82,7 +85,7 @@ def calibration_error(logits, labels, *, bins: int = 15) -> jax.Array:
         Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, 2015;
         Guo, Pleiss, Sun and Weinberger, 2017, eq. 3.
     """
-    confidence, accuracy, count = reliability(logits, labels, bins=bins)
+    confidence, accuracy, count = _reliability("calibration_error", logits, labels, bins)
     return jnp.sum(count * jnp.abs(accuracy - confidence)) / jnp.sum(count)
 
 
@@ -93,7 +96,7 @@ def brier_score(logits, labels) -> jax.Array:
 
     Args:
         logits: (..., classes); for an ensemble, its `mixture_logits`.
-        labels: integers, of the shape of `logits` without classes.
+        labels: integers, of the shape of `logits` without classes; one that is no class gives NaN.
 
     Returns:
         An array of the shape of `labels`, float32 at least.
@@ -111,4 +114,9 @@ def brier_score(logits, labels) -> jax.Array:
     logits = check_classes("brier_score", logits)
     labels = check_labels("brier_score", labels, logits.shape[:-1])
     truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return jnp.sum(jnp.square(jax.nn.softmax(logits) - truth), -1)
+    return jnp.where(_known(labels, logits), jnp.sum(jnp.square(jax.nn.softmax(logits) - truth), -1), jnp.nan)
+
+
+def _known(labels, logits):
+    """Whether a label is a class; scores of others are NaN."""
+    return (labels >= 0) & (labels < logits.shape[-1])

@@ -228,7 +228,10 @@ def check_labels(api, labels, shape) -> jax.Array:
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"`{api}` needs integers as `labels`, got {labels.dtype}.")
     if labels.shape != shape:
-        raise ValueError(f"`{api}` needs `labels` of shape {shape}, one for each prediction; got {labels.shape}.")
+        raise ValueError(
+            f"`{api}` needs `labels` of shape {shape}, one for each prediction; got {labels.shape}. Predictions of "
+            "members have an axis more than those of one network; `mixture_logits` takes it away."
+        )
     return labels
 
 

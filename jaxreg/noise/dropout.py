@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxreg.arrays import is_floating, safe_sqrt, widest
 from jaxreg.noise.arguments import axes_of, floating, number, valid
-from jaxreg.pytree import pairs
+from jaxreg.pytree import flatten, pairs
 
 SELU_FLOOR = -1.0507009873554805 * 1.6732632423543772  # what SELU tends to on the left: −λα
 
@@ -32,6 +32,8 @@ def dropout(key, x, rate, *, broadcast_dims=()) -> jax.Array:
     Raises:
         ValueError: if a literal rate is outside [0, 1], or is not one number, or x lacks an axis.
         TypeError: if x is not of a floating dtype, or the rate is no number.
+
+    In a module: `jr.noise.dropout(self.make_rng("dropout"), h, rate)` in linen, `self.rngs.dropout()` in nnx.
 
     >>> dropout(jax.random.key(0), jnp.ones(6), 0.5).tolist()
     [0.0, 0.0, 2.0, 2.0, 0.0, 2.0]
@@ -130,8 +132,12 @@ def drop_connect(key, w, rate):
         return _dropout(key, w, rate, (), "drop_connect")
     try:
         matched, structure = pairs(rate, w)
-    except ValueError as error:
-        raise ValueError(f"`drop_connect` needs one rate or a tree prefix of the parameters: {error}") from None
+    except ValueError:
+        paths = ["/".join(path) for path, _ in flatten(w)[0]]
+        raise ValueError(
+            "`drop_connect` needs one rate, or a tree prefix of the parameters with rates and None, such as "
+            f"{{'head': None, 'hidden': {{'kernel': 0.5, 'bias': None}}}}; got {rate!r} for the parameters {paths}."
+        ) from None
     keys = jax.random.split(key, max(len(matched), 1))[: len(matched)]
     dropped = [
         leaf if share is None or not is_floating(leaf) else _dropout(k, leaf, share, (), "drop_connect")
