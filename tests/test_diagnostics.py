@@ -242,3 +242,12 @@ def test_no_parameter_is_lost():
         jr.diagnostics.angles({"a": jnp.ones(1)}, {"a": jnp.ones(1), "b": jnp.ones(1)})
     with pytest.raises(ValueError, match="needs `weight` of shape"):
         jr.diagnostics.ridge_degrees_of_freedom(jnp.ones((3, 2)), 1.0, jnp.ones(4))
+
+
+def test_trees_and_what_sow_stores_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"^`silent_units` needs an array, got a tuple"):
+        jr.diagnostics.silent_units((jnp.ones((3, 2)),))
+    with pytest.raises(TypeError, match=r"^`dead_units` needs an array, got a dict"):
+        jr.diagnostics.dead_units({"kernel": jnp.ones((3, 2))}, {"kernel": jnp.ones((2, 3))})
+    with pytest.raises(ValueError, match=r"^`dead_units` needs as many units"):
+        jr.diagnostics.dead_units(jnp.ones((3, 2)), jnp.ones((4, 1)))

@@ -211,3 +211,11 @@ def test_variances_of_another_shape_are_refused(call):
         call()
     with pytest.raises(ValueError, match="`gaussian_mixture_nll` needs `y` of shape"):
         jr.ensemble.gaussian_mixture_nll(jnp.zeros(2), 1.0, jnp.ones(5))
+
+
+def test_labels_that_are_no_class_give_nan_and_members_are_told_of():
+    logits, labels = jnp.zeros((2, 3)), jnp.array([1, 9])
+    assert jnp.isnan(jr.ensemble.brier_score(logits, labels)).tolist() == [False, True]
+    assert jnp.isnan(jr.ensemble.calibration_error(logits, labels))
+    with pytest.raises(ValueError, match=r"^`calibration_error` needs `labels` .* `mixture_logits` takes it away"):
+        jr.ensemble.calibration_error(jnp.zeros((5, 2, 3)), labels)

@@ -76,6 +76,7 @@ def test_every_experiment_is_listed(capsys):
     printed = capsys.readouterr().out
     for name in [*QUICK, *FULL]:
         assert f"{name}  (" in printed
+    assert "?" not in [value for about in listing.experiments().values() for value in about.values()]
 
 
 def test_results_are_recorded(tmp_path, monkeypatch):
@@ -98,3 +99,6 @@ def test_results_are_recorded(tmp_path, monkeypatch):
     assert "| d | 0.25 |  |  |" in text
     assert (tmp_path / "figures" / "toy.png").read_bytes() == b"png"
     assert "data" not in text
+    (tmp_path / "results" / "toy.json").write_text("[]")
+    with pytest.raises(SystemExit, match="The results of toy are of an older form"):
+        listing.main(["--record", str(tmp_path / "results")])

@@ -336,6 +336,11 @@ def test_numpy_integers_and_trees_without_leaves(key):
         (lambda key: noise.dropout(key, jnp.ones(2), 0.5, broadcast_dims=None), TypeError, "ints as `broadcast_dims`"),
         (lambda key: noise.mixup(key, jnp.ones(2), None, 0.5), TypeError, "`mixup` needs an array of targets"),
         (lambda key: noise.mixup(key, jnp.ones(2), jnp.ones(2) * 1j, 0.5), TypeError, "real targets or integer labels"),
+        (
+            lambda key: noise.drop_connect(key, {"a": {"kernel": jnp.ones(2)}}, {"bias": None}),
+            ValueError,
+            r"`drop_connect` needs one rate, or a tree prefix .* for the parameters \['a/kernel'\]",
+        ),
         (lambda key: noise.cutmix(key, jnp.ones((2, 0, 4)), jnp.ones(2), 1.0), ValueError, "one pixel at least"),
     ],
 )
