@@ -6,9 +6,9 @@ Table 9 of Srivastava et al., by their recipe: rectified units, SGD on batches o
 1/(1 + t/10 000), momentum .99 − .49·exp(−t/100 000), dropout of .2 of the inputs and .5 of the hidden units, weights of
 N(0, 1/fan-in) at the start, ‖w_j‖ ≤ c with c about 3. As theirs, a unit that is kept is not scaled up, but all are
 scaled down when none is dropped. No penalty is λ = 0, no bound c = ∞, no dropout rate 0: all arms are one program.
-Strengths and learning rates are chosen on validation data with one seed, then all seeds are trained. On a CPU the
-default is a smaller network on fewer images, of which only the order of the arms is claimed. Elsewhere it is the size
-of the table: --hidden 1024 1024 2048 --images 60000 --steps 100000.
+Strengths and learning rates are chosen on validation data, by shorter runs of other seeds. On a CPU the default is a
+smaller network on fewer images, of which only the order of the arms is claimed. Elsewhere it is the size of the table:
+--hidden 1024 1024 2048 --images 60000 --steps 100000.
 
 References:
     N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov (2014), Dropout, JMLR 15, table 9.
@@ -26,8 +26,15 @@ import xarray
 import jaxreg as jr
 from experiments import command, data, published
 
-COST = "?"
-SHOWED = "?"
+COST = "15 min of one core"
+SHOWED = (
+    "On a CPU, so 784-256-256-10 on 5000 images for 2000 steps, where only the order is claimed: dropout with "
+    "max-norm (4.42 %, and 4.42 % with L2) is better than max-norm alone (6.19 %) by four standard errors. "
+    "Missed: max-norm is not better than L2 (5.47 %). At rate 1, which the few shorter runs to choose by prefer "
+    "for it, it ends anywhere from 5.1 to 7.4 %. With all arms at the printed rate of 1, 1500 steps and 4 seeds, "
+    "the order was the printed one, 5.17 against 7.24 %: the bound bears a rate that L2 does not, and L2 loses "
+    "nothing at .3. The full size has not been run."
+)
 PRINTED = {"L2": 1.62, "L2 + L1": 1.60, "max-norm": 1.35, "dropout + L2": 1.25, "dropout + max-norm": 1.05}
 LINES = {"max-norm": 1.50, "dropout + L2": 1.35, "dropout + max-norm": 1.20}  # test errors in %, at full size
 ARMS = tuple(PRINTED)
@@ -48,6 +55,7 @@ class Config:
     l1_share: float = 0.1  # of λ, in L2 + L1
     half_life: float = 0.1  # of the learning rate, as a share of the steps
     search: float = 0.5  # steps of a run to choose by, as a share of those of the others
+    search_seeds: int = 3  # one alone may be lucky at a rate that is too high
     chunk: int = 25  # on a CPU few, whose weights its caches hold
 
     @property
@@ -65,7 +73,16 @@ SMALL = Config(
     chunk=5,
 )
 QUICK = dataclasses.replace(
-    SMALL, hidden=(32,), images=1000, steps=100, seeds=1, lrs=(1.0,), lams=(1e-4, 1e-3), radii=(2.0, 3.0), search=1.0
+    SMALL,
+    hidden=(32,),
+    images=1000,
+    steps=100,
+    seeds=1,
+    lrs=(1.0,),
+    lams=(1e-4, 1e-3),
+    radii=(2.0, 3.0),
+    search=1.0,
+    search_seeds=1,
 )
 
 
@@ -135,7 +152,9 @@ def run(config) -> dict:
     some = {name: value[: config.images] if name.endswith("train") else value for name, value in arrays.items()}
     short = dataclasses.replace(config, steps=int(config.search * config.steps))
     arms = range(len(ARMS))
-    space = jr.grid(arm=arms, rank=range(len(config.radii)), lr=config.lrs, seed=[config.seeds])
+    space = jr.grid(
+        arm=arms, rank=range(len(config.radii)), lr=config.lrs, seed=config.seeds + np.arange(config.search_seeds)
+    )
     search = jr.sweep(train, space, progress=True, chunk=config.chunk, data=some, config=short)
     best = [search.sel(arm=arm).best("val_error") for arm in arms]
     if config.images > len(arrays["y_train"]):  # the strengths are chosen: now the validation set is for training
@@ -179,7 +198,7 @@ def figure(runs, config):
     import matplotlib.pyplot as plt
 
     fig, (ax, *others) = plt.subplots(1, 3, figsize=(15, 4.2), width_ratios=(1.3, 1, 1), layout="constrained")
-    chosen, search = runs["chosen"], runs["search"]["val_error"].min("lr").squeeze("seed")
+    chosen, search = runs["chosen"], runs["search"]["val_error"].mean("seed").min("lr")
     bounded = ["max-norm" in arm for arm in ARMS]
     labels = []
     for i, arm in enumerate(ARMS):
@@ -191,11 +210,11 @@ def figure(runs, config):
         labels.append(f"{arm}\n{used}\nprinted at full size: {PRINTED[arm]:.2f}")
         others[bounded[i]].semilogx(strengths, search.sel(arm=arm), "o-", color=colour, label=arm)
     ax.set_yticks(range(len(ARMS)), labels, fontsize="small")
-    ax.invert_yaxis()
+    ax.set_ylim(len(ARMS) - 0.4, -0.6)
     size = "-".join(map(str, (784, *config.hidden, 10)))
     ax.set(xlabel="test error, % (circles: seeds; bar: mean)", title=f"{size}, {config.images} images")
     for ax, symbol, strengths in zip(others, ("penalty λ", "bound c"), (config.lams, config.radii), strict=True):
-        ax.set(xlabel=symbol, ylabel="validation error, %", title="chosen by one seed, at the better rate")
+        ax.set(xlabel=symbol, ylabel="validation error, %", title="to choose by: mean of the seeds, better rate")
         ax.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
         ax.minorticks_off()
         ax.legend(frameon=False, fontsize="small")
