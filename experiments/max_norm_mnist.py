@@ -214,7 +214,7 @@ def figure(runs, config):
     size = "-".join(map(str, (784, *config.hidden, 10)))
     ax.set(xlabel="test error, % (circles: seeds; bar: mean)", title=f"{size}, {config.images} images")
     for ax, symbol, strengths in zip(others, ("penalty λ", "bound c"), (config.lams, config.radii), strict=True):
-        ax.set(xlabel=symbol, ylabel="validation error, %", title="to choose by: mean of the seeds, better rate")
+        ax.set(xlabel=symbol, ylabel="validation error, %", title="the search: mean of the seeds")
         ax.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
         ax.minorticks_off()
         ax.legend(frameon=False, fontsize="small")
