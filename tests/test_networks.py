@@ -41,7 +41,7 @@ MISSED: dict[str, dict[str, str]] = {  # experiment -> {name of the row: why}
         "mnist, relu, unit balls and penalty at the same loss: dead units, unit balls": IDLE,
     },
     "max_norm_mnist": {
-        "max-norm better than L2, points, printed at full size 0.27": "small, on a CPU: at rate 1 its seeds differ by 2",
+        "max-norm better than L2, points, printed at full size 0.27": "small, on a CPU: at rate 1 seeds differ by 2",
     },
 }
 NEEDS_DATA = {"max_norm_mnist", "double_descent", "omnigrok", "tanh_regime"}
