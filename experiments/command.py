@@ -52,6 +52,8 @@ def option(parser, name: str, value) -> None:
 
 def write(name: str, out: Path, config, results, rows, figure) -> None:
     """Write <out>/<name>.json and .png, every Dataset as <name>.nc or <name>_<key>.nc, and print the table."""
+    import matplotlib.pyplot as plt
+
     out.mkdir(parents=True, exist_ok=True)
     parts = {f"_{key}": part for key, part in results.items()} if type(results) is dict else {"": results}
     seconds = 0.0
@@ -61,5 +63,6 @@ def write(name: str, out: Path, config, results, rows, figure) -> None:
             seconds += part.attrs.get("run_seconds", 0.0) + part.attrs.get("compile_seconds", 0.0)
     published.write(rows, out / f"{name}.json", config=dataclasses.asdict(config), seconds=round(seconds, 1))
     figure.savefig(out / f"{name}.png", dpi=100)
+    plt.close(figure)
     print(published.table(rows))
     print(f"{f'{seconds:.1f} s; ' if seconds else ''}wrote {out}/{name}.*")

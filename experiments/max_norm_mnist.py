@@ -1,4 +1,4 @@
-"""Dropout with a bound on the norm of each unit's incoming weights, against either alone, and L2, on MNIST.
+"""A bound on the norm of each unit's incoming weights, with and without dropout, against L2 and L1, on MNIST.
 
     python -m experiments.max_norm_mnist
 
@@ -26,7 +26,7 @@ import xarray
 import jaxreg as jr
 from experiments import command, data, published
 
-COST = "15 min of one core"
+COST = "12 min on 2 cores shared with other work"
 SHOWED = (
     "On a CPU, so 784-256-256-10 on 5000 images for 2000 steps, where only the order is claimed: dropout with "
     "max-norm (4.42 %, and 4.42 % with L2) is better than max-norm alone (6.19 %) by four standard errors. "

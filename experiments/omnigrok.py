@@ -23,11 +23,11 @@ from experiments import command, data, published
 
 COST = "22 min on 2 cores shared with other work"
 SHOWED = (
-    "The images are fitted at step 2000, with a test accuracy under .2; it is .49 at step 20 000 and .89 to .90 at "
-    "100 000, while the norm falls from 93.5 to between 52.5 and 53.2, near the upper end allowed. It depends "
-    "on the images: a first run, on 1000 others of the training set, met every line but that one, with norms of 53.3, "
-    "53.6 and 53.9. Batches drawn anew at every step ended at 52.1 (one seed, these images), and with the sum over "
-    "classes for the mean at 55.7 (one seed, those others)."
+    "The images are fitted at step 2000, with a test accuracy under .2; it is .49 at step 20 000 and .89 to .90 "
+    "at 100 000, while the norm falls from 93.5 to between 52.5 and 53.2, near the upper end allowed. It depends "
+    "on the images: a first run, on 1000 others of the training set, met every line but that one, with norms of "
+    "53.3, 53.6 and 53.9. Batches drawn anew at every step ended at 52.1 (one seed, these images), and with the "
+    "sum over classes for the mean at 55.7 (one seed, those others)."
 )
 
 

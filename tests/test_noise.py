@@ -152,7 +152,7 @@ def test_drop_connect_on_trees(key):
     np.testing.assert_array_equal(noise.drop_connect(key, X, 0.5), noise.dropout(key, X, 0.5))
     each = jax.vmap(lambda key: noise.drop_connect(key, {"w": jnp.ones(200)}, 0.5))(jax.random.split(key, 3))["w"]
     assert not (each[0] == each[1]).all()
-    with pytest.raises(ValueError, match=r"`drop_connect` needs one rate or a tree prefix.*'bias'"):
+    with pytest.raises(ValueError, match=r"`drop_connect` needs one rate, or a tree prefix .*'bias'"):
         noise.drop_connect(key, params, {"hidden": 0.5})
 
 
