@@ -56,7 +56,8 @@ def section(name: str, about: dict[str, str], record: dict) -> str:
 
 def write(results: Path) -> None:
     """RESULTS.md and figures/ from the files that the experiments' commands left in `results`."""
-    found = {name: results / f"{name}.json" for name in experiments() if (results / f"{name}.json").is_file()}
+    listed = experiments()
+    found = {name: results / f"{name}.json" for name in listed if (results / f"{name}.json").is_file()}
     records = {name: json.loads(file.read_text()) for name, file in found.items()}
     old = [name for name, record in records.items() if "rows" not in record]
     if old:
@@ -65,7 +66,7 @@ def write(results: Path) -> None:
     for name in records:
         shutil.copyfile(results / f"{name}.png", HERE / "figures" / f"{name}.png")
     head = ["# Results", "Written by `python -m experiments --record` from what the experiments' commands left."]
-    sections = [section(name, experiments()[name], record) for name, record in records.items()]
+    sections = [section(name, listed[name], record) for name, record in records.items()]
     (HERE / "RESULTS.md").write_text("\n\n".join([*head, *sections]) + "\n")
 
 

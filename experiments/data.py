@@ -50,7 +50,7 @@ def load(dataset: str) -> dict[str, np.ndarray]:
     Raises:
         DataError: if the data cannot be had; the message says how to get it.
     """
-    x, y, x_test, y_test = {"digits": _digits, "mnist": _mnist, "mnist1d": _mnist1d}[dataset]()
+    x, y, x_test, y_test = {"digits": _digits, "mnist": mnist, "mnist1d": _mnist1d}[dataset]()
     from sklearn.model_selection import train_test_split
 
     if x_test is None:
@@ -68,7 +68,8 @@ def _digits():
     return x / 16, y, None, None
 
 
-def _mnist():
+def mnist():
+    """MNIST in the order of its files: inputs in [0, 1] and labels, 60000 to train on and 10000 to test."""
     if os.environ.get("JAXREG_DATA"):
 
         def read(name, offset):

@@ -19,6 +19,7 @@ import optax
 
 import jaxreg as jr
 from experiments import command, data, published
+from experiments.networks import relu_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +56,6 @@ def examples(config: Config) -> dict:
     return {"x": x, "y": y.astype(np.int32), "x_test": arrays["x_test"], "y_test": arrays["y_test"]}
 
 
-def network(params, x):
-    """The logits of a network with two hidden layers."""
-    for layer in params[:-1]:
-        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
-    return x @ params[-1]["kernel"] + params[-1]["bias"]
-
-
 def train(width, lam, seed, data, config) -> dict:
     """The errors of one network, after training with decay λ."""
     key, shuffle = jax.random.split(jax.random.key(seed))
@@ -76,7 +70,7 @@ def train(width, lam, seed, data, config) -> dict:
     tx = jr.regularize(optax.adam(lr), lr, decay=pens)
 
     def loss(params, x, y):
-        return optax.losses.softmax_cross_entropy_with_integer_labels(network(params, x), y).mean()
+        return optax.losses.softmax_cross_entropy_with_integer_labels(relu_network(params, x), y).mean()
 
     def step(carry, rows):
         params, state = carry
@@ -88,10 +82,10 @@ def train(width, lam, seed, data, config) -> dict:
         return jax.lax.scan(step, carry, rows)[0], None
 
     (params, _), _ = jax.lax.scan(epoch, (params, tx.init(params)), jax.random.split(shuffle, config.epochs))
-    wrong = jnp.argmax(network(params, data["x_test"]), -1) != data["y_test"]
+    wrong = jnp.argmax(relu_network(params, data["x_test"]), -1) != data["y_test"]
     half = len(wrong) // 2
     return {
-        "train_error": jnp.mean(jnp.argmax(network(params, data["x"]), -1) != data["y"]),
+        "train_error": jnp.mean(jnp.argmax(relu_network(params, data["x"]), -1) != data["y"]),
         "train_loss": loss(params, data["x"], data["y"]),
         "first_half": jnp.mean(wrong[:half]),
         "second_half": jnp.mean(wrong[half:]),

@@ -20,6 +20,7 @@ import optax
 
 import jaxreg as jr
 from experiments import command, data, published
+from experiments.networks import relu_network
 
 COST = "22 min on 2 cores shared with other work"
 SHOWED = (
@@ -54,13 +55,6 @@ class Config:
 QUICK = Config(decays=(0.35,), seeds=1, images=200, width=100, lr=2e-3, batch=100, epochs=1000, every=50)
 
 
-def outputs(params, x):
-    """The network."""
-    for layer in params[:-1]:
-        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
-    return x @ params[-1]["kernel"] + params[-1]["bias"]
-
-
 def optimizer(decay, config):
     """AdamW."""
     return optax.chain(optax.adam(config.lr), jr.decay(jr.SquaredL2(decay), config.lr))
@@ -85,7 +79,7 @@ def epoch(state, decay, config, x, y) -> dict:
 
     def step(carry, rows):
         params, tx_state = carry
-        grads = jax.grad(lambda p: jnp.mean((outputs(p, x[rows]) - target[rows]) ** 2))(params)
+        grads = jax.grad(lambda p: jnp.mean((relu_network(p, x[rows]) - target[rows]) ** 2))(params)
         updates, tx_state = tx.update(grads, tx_state, params)
         return (optax.apply_updates(params, updates), tx_state), None
 
@@ -99,7 +93,7 @@ def report(state, x, y, x_test, y_test) -> dict:
     params = state["params"]
 
     def accuracy(x, y):
-        return jnp.mean(jnp.argmax(outputs(params, x), -1) == y)
+        return jnp.mean(jnp.argmax(relu_network(params, x), -1) == y)
 
     return {
         "train": accuracy(x, y),
@@ -111,7 +105,7 @@ def report(state, x, y, x_test, y_test) -> dict:
 
 def run(config: Config):
     """Accuracies and norms of all runs over the epochs."""
-    x, y, x_test, y_test = data._mnist()  # in the order of the file, of which the first images are taken
+    x, y, x_test, y_test = data.mnist()  # in the order of the file, of which the first images are taken
     x, y = x[: config.images], y[: config.images]
     fixed = {"x": np.float32(x), "y": np.int32(y), "x_test": np.float32(x_test), "y_test": np.int32(y_test)}
     return jr.sweep(

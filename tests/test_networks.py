@@ -11,7 +11,7 @@ from experiments import __main__ as listing
 from experiments import published
 
 matplotlib.use("Agg")
-QUICK = [
+NAMES = [
     "dropout_is_ridge",
     "grokking",
     "omnigrok",
@@ -21,18 +21,7 @@ QUICK = [
     "max_norm_mnist",
     "noise_and_ensembles",
     "double_descent",
-]  # rows of an experiment's quick form must agree
-FULL = [
-    "dropout_is_ridge",
-    "grokking",
-    "omnigrok",
-    "equilibrium",
-    "tanh_regime",
-    "high_learning_rates",
-    "max_norm_mnist",
-    "noise_and_ensembles",
-    "double_descent",
-]  # and at full size, but for those of MISSED
+]  # rows of a quick form must agree, and at full size but for those of MISSED
 IDLE = "a bound shrinks whole columns, and with them the outgoing weights of units that do nothing"
 MISSED: dict[str, dict[str, str]] = {  # experiment -> {name of the row: why}
     "high_learning_rates": {
@@ -60,7 +49,7 @@ def rows(name, tmp_path, *arguments):
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", NAMES)
 def test_quick(name, tmp_path, capsys):
     found = rows(name, tmp_path, "--quick")
     assert [row for row in found.values() if not row["agrees"]] == []
@@ -69,7 +58,7 @@ def test_quick(name, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", NAMES)
 def test_full(name, tmp_path):
     found = rows(name, tmp_path)
     assert {row["name"] for row in found.values() if not row["agrees"]} == set(MISSED.get(name, ()))
@@ -78,7 +67,7 @@ def test_full(name, tmp_path):
 def test_every_experiment_is_listed(capsys):
     listing.main([])
     printed = capsys.readouterr().out
-    for name in [*QUICK, *FULL]:
+    for name in NAMES:
         assert f"{name}  (" in printed
     assert "?" not in [value for about in listing.experiments().values() for value in about.values()]
 
