@@ -55,15 +55,17 @@ def transpose(x) -> jax.Array:
 
 @jax.custom_jvp
 def svd(x) -> Factors:
-    """The thin singular value decomposition.
+    """The thin singular value decomposition; NaN for a matrix with an entry that is not finite.
 
     Derivatives of vectors leave out what has no limit: rotations between equal singular values, and 1/0. They are for
     second derivatives of spectral maps; the first ones are exact everywhere, by `rebuild`.
     """
-    # Squares must not overflow; a power of two changes no bit.
+    # Squares must not overflow; a power of two changes no bit. LAPACK may never return from an infinite entry.
     scale = power_of_two(jnp.max(jnp.abs(x), (-2, -1), keepdims=True, initial=0))
-    u, s, vt = jnp.linalg.svd(x / scale, full_matrices=False)
-    return Factors(u, s * scale[..., 0], transpose(vt))
+    finite = jnp.all(jnp.isfinite(x), (-2, -1), keepdims=True)
+    u, s, vt = jnp.linalg.svd(jnp.where(finite, x / scale, 0), full_matrices=False)
+    u, s, vt = (jnp.where(finite, a, jnp.nan) for a in (u, s[..., None, :], vt))
+    return Factors(u, s[..., 0, :] * scale[..., 0], transpose(vt))
 
 
 @svd.defjvp

@@ -1,19 +1,67 @@
-"""Float64 everywhere but in doctests, which run as a user's session would."""
+"""Float64 everywhere but in doctests, which run as a user's session would; programs compile quickly and are kept."""
 
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
+
+ROOT = Path(__file__).parent.parent
+KEPT = 2**30  # bytes of compiled programs that are kept
+QUICKLY = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"  # versions without the option ignore it
 
 jax.config.update("jax_enable_x64", True)
 gc.set_threshold(100_000, 50, 1000)  # full collections, over the caches of thousands of programs, take their time
 
 
 def pytest_configure(config):
-    """Say to `table`, before it is imported, whether slow tests are left out."""
-    os.environ["JAXREG_QUICK"] = str(int(config.option.markexpr == "not slow"))
+    """Say to `table`, before it is imported, whether slow tests are left out; settings are for child processes too."""
+    quick = config.option.markexpr == "not slow"
+    os.environ["JAXREG_QUICK"] = str(int(quick))
+    folder = ROOT / ".jax_cache" if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir(), "jaxreg_cache")
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    settings = {"jax_compilation_cache_dir": folder}
+    settings |= {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
+    if quick:  # most of the time is spent on compiling: a third of it is enough for programs that run once
+        settings["jax_disable_most_optimizations"] = True
+        if QUICKLY not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+    if not hasattr(config, "workerinput"):
+        forget_programs(Path(folder))
+
+
+def forget_programs(folder: Path):
+    """Delete the oldest programs, of other versions or of tests that have changed, where there are too many."""
+    files = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*-cache")), reverse=True)
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > KEPT:
+            path.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of one case share programs, and some files share fixtures that take long: they go to one worker."""
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        if case is not None and hasattr(case, "row"):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{item.callspec.id}"))
+        elif item.get_closest_marker("together"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture
+def optimized():
+    """As users compile, for what must hold to the bit."""
+    from table import optimized
+
+    with optimized():
+        yield
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Every penalty and constraint, one row each or more. A new class needs a row here; the laws do the rest."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def corners(shape, k=1.0):
     )
 
 
-def wide(shape):
+def decades(shape):
     """A number per weight, over six decades."""
     return np.resize(np.logspace(-4, 2, 7)[[3, 6, 0, 4, 2, 5, 1]], shape)
 
@@ -230,7 +232,7 @@ CONSTRAINTS = [
     Row("SublevelSet L1 per weight", lambda s, k: jr.SublevelSet(jr.L1(per_weight(s), axis=unit(s)), k), per_unit),
     Row("SublevelSet ElasticNet", lambda s, k: jr.SublevelSet(jr.ElasticNet(1.5, 0.3, axis=unit(s)), k), exact=False),
     Row("Equality", lambda s, k: jr.Equality(jr.L2Ball(k, axis=unit(s))), convex=False, exact=False),
-    Row("SublevelSet L1 wide", lambda s, k: jr.SublevelSet(jr.L1(wide(s)), k)),
+    Row("SublevelSet L1 wide", lambda s, k: jr.SublevelSet(jr.L1(decades(s)), k)),
     Row("SublevelSet GroupLinf", lambda s, k: jr.SublevelSet(jr.GroupLinf(1.5, axis=unit(s)), k), per_unit),
     Row("SublevelSet L0", lambda s, k: jr.SublevelSet(jr.L0(0.5, axis=unit(s)), k), 0.8, convex=False, member=corner),
     Row("SublevelSet Nuclear", lambda s, k: jr.SublevelSet(jr.Nuclear(1.5), k)),
@@ -273,6 +275,11 @@ class Case:
         return jnp.asarray(self.row.origin(self.shape), self.dtype)
 
     @property
+    def arithmetic(self):
+        """The dtype in which arithmetic runs: float32 at least."""
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    @property
     def eps(self) -> float:
         return float(jnp.finfo(self.dtype).eps)
 
@@ -281,6 +288,27 @@ class Case:
         rng = np.random.default_rng(seed)
         x = scale * rng.normal(size=self.shape) * (rng.random(self.shape) > 0.1)
         return jnp.asarray(x, self.dtype)
+
+
+@contextlib.contextmanager
+def optimized():
+    """As users compile, for what must hold to the bit; a quick run leaves most optimizations out."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", QUICK)
+
+
+def wide(x):
+    """In float64, where NumPy judges."""
+    return np.asarray(x).astype(np.float64)
+
+
+def assert_ulps(a, b, case, ulps=4, scale=1e-30):
+    """Equal up to `ulps` at the magnitude of the largest entry, or at `scale` where terms of that size cancel."""
+    dtypes = (jnp.result_type(a), case.arithmetic)
+    eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+    a, b = wide(a), wide(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=ulps * eps * max(scale, np.abs(b).max(initial=0)))
 
 
 def cases(rows, keep=lambda row: True):

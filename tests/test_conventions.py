@@ -72,7 +72,7 @@ def test_round_trip_of_batched_tracers(there, back, numbers, context):
 def test_strengths_of_zero(there, back, numbers, context):
     zeros = {name: 3.0 if name == "C" else 0.0 for name, x in numbers.items()}
     for args in (zeros, jax.tree.map(jnp.asarray, zeros)):
-        value, grad = jax.value_and_grad(lambda x: there(**x, **context).value(W))(args)
+        value, grad = jax.jit(jax.value_and_grad(lambda x: there(**x, **context).value(W)))(args)
         assert float(value) == 0 or "C" in zeros
         assert all(jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(grad))
         np.testing.assert_allclose(
@@ -288,7 +288,7 @@ logistic = lambda w: jnp.mean(jnp.logaddexp(0, -jnp.sign(Y) * (X @ w)))
 )
 def test_scikit_learn_solutions_are_certified(peer, loss, penalty):
     w = jnp.ravel(peer.fit(X, np.sign(Y) if loss is logistic else Y).coef_)
-    gradient = jax.grad(loss)(w)
+    gradient = jax.jit(jax.grad(loss))(w)
     assert float(penalty.optimality(w, gradient)) < 1e-6
     wrong = jax.tree.map(lambda x: x / 2, penalty)  # half the strength, and half the ratio where there is one
     assert float(wrong.optimality(w, gradient)) > 1e-2
@@ -305,7 +305,7 @@ def test_glmnet_divides_a_gaussian_y(standardized):
     if standardized:  # as its documentation recommends: then no number differs
         y, w, b = y / scale, w / scale, b / scale
     penalty = cv.from_glmnet(0.4 / scale, 0.3) if standardized else cv.from_glmnet(0.4, 0.3, y_sd=scale)
-    gradient = jax.grad(lambda w: jnp.mean((X @ w + b - y) ** 2) / 2)(w)
+    gradient = jax.jit(jax.grad(lambda w: jnp.mean((X @ w + b - y) ** 2) / 2))(w)
     assert float(penalty.optimality(w, gradient)) < 1e-6
     assert float(cv.from_glmnet(0.4, 0.3).optimality(w, gradient)) > 1e-2
 

@@ -89,7 +89,7 @@ def test_brute_force(penalty, features):
     axis = np.linspace(-3, 3, 601)
     grid = np.stack(np.meshgrid(*[axis] * features, indexing="ij"), -1).reshape(-1, features)
     loss = np.square(grid @ X.T - y).sum(1) / 20
-    cost = (loss + np.asarray(jax.vmap(penalty.value)(jnp.asarray(grid)))).reshape([601] * features)
+    cost = (loss + np.asarray(jax.jit(jax.vmap(penalty.value))(jnp.asarray(grid)))).reshape([601] * features)
     least = np.linalg.lstsq(X, y)[0]
     for function in (convex.solve, convex.reweighted):
         found = []
@@ -150,7 +150,7 @@ def test_lanes_are_alone_what_they_are_together():
         return minimise(smooth, penalty.prox, jnp.zeros(8), 1e4, 1e-9, 5000, residual=penalty.optimality)
 
     lams = jnp.array([0.01, 0.1, 5.0])
-    w, iterations, residual = jax.vmap(lane)(lams)
+    w, iterations, residual = jax.jit(jax.vmap(lane))(lams)
     assert jnp.all(residual <= 1e-9)
     assert iterations[0] > iterations[2] == 0
     np.testing.assert_allclose(lane(lams[0])[0], w[0], atol=1e-9)

@@ -77,7 +77,7 @@ def test_a7_is_at_the_bound_within_1000_steps(pen, rates):
         target = jnp.asarray(jax.random.normal(jax.random.key(seed), (8, 8)), jnp.float64)
         return train(pen, 0.5, rate, target, target)[1][-20:]
 
-    measure = jax.vmap(jax.vmap(run, (None, 0)), (0, None))(jnp.asarray(rates), jnp.arange(10))
+    measure = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(jnp.asarray(rates), jnp.arange(10))
     np.testing.assert_allclose(measure, 0.5, rtol=1e-4)
 
 
@@ -303,7 +303,7 @@ def test_adamcpr_is_the_chain_and_leaves_biases_alone():
     def run(tx):
         def step(carry, t):
             params, state = carry
-            grads = jax.grad(lambda p: jnp.sum(jnp.cos(p["kernel"] + t)) + jnp.sum(p["bias"] ** 2))(params)
+            grads = jax.jit(jax.grad(lambda p: jnp.sum(jnp.cos(p["kernel"] + t)) + jnp.sum(p["bias"] ** 2)))(params)
             updates, state = tx.update(grads, state, params)
             return (optax.apply_updates(params, updates), state), None
 

@@ -113,5 +113,5 @@ def test_traced_options():
     def last(peak):
         return run(jr.decay(RIDGE, SCHEDULE, peak=peak))[-1]["w"]
 
-    batch = jax.vmap(last)(jnp.array([0.2, 0.5]))
+    batch = jax.jit(jax.vmap(last))(jnp.array([0.2, 0.5]))
     np.testing.assert_allclose(batch[1], last(0.5), atol=1e-12)

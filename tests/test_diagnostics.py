@@ -117,7 +117,9 @@ def test_dead_units():
     dead = [False, True, False, True, False, False]
     assert jax.jit(diag.dead_units)(before, after).tolist() == dead
     assert diag.dead_units(before.T, after.T, axis=1, outgoing_axis=0).tolist() == dead  # (out, in)
-    shares = jax.vmap(lambda tolerance: diag.dead_units(before, after, tolerance).mean())(jnp.array([0.0, 1e-3, 1e9]))
+    shares = jax.jit(jax.vmap(lambda tolerance: diag.dead_units(before, after, tolerance).mean()))(
+        jnp.array([0.0, 1e-3, 1e9])
+    )
     np.testing.assert_allclose(shares, [0, 2 / 6, 1])
     first, second = RNG.normal(size=(3, 3, 2, 4)), RNG.normal(size=(3, 3, 4, 5))
     first[..., 2] = 0
@@ -135,12 +137,12 @@ def test_activations(dtype):
     assert jax.jit(lambda a: diag.silent_units(a, axis=(0, 1, 2)))(a).tolist() == [False, True, False, False]
     flat = np.asarray(a, np.float64).reshape(-1, 4)
     tolerances = np.array([0.0, flat.max(0).mean(), 9.0])
-    found = jax.vmap(lambda t: diag.silent_units(a, t, axis=(0, 1, 2)))(tolerances.astype(np.float32))
+    found = jax.jit(jax.vmap(lambda t: diag.silent_units(a, t, axis=(0, 1, 2))))(tolerances.astype(np.float32))
     assert np.array_equal(found, (flat[None] <= tolerances[:, None, None].astype(np.float32)).all(1))
     inside = np.abs(np.asarray(z, np.float64)) < 0.5
     np.testing.assert_allclose(jax.jit(diag.linear_share)(z), inside.mean(), rtol=1e-6)
     np.testing.assert_allclose(diag.linear_share(z, axis=(0, 1, 2)), inside.mean((0, 1, 2)), rtol=1e-6)
-    shares = jax.vmap(lambda t: diag.linear_share(z, t))(jnp.array([0.0, 0.25, 1e9]))
+    shares = jax.jit(jax.vmap(lambda t: diag.linear_share(z, t)))(jnp.array([0.0, 0.25, 1e9]))
     np.testing.assert_allclose(shares, [0, (np.abs(np.asarray(z, np.float64)) < 0.25).mean(), 1], rtol=1e-6)
 
 
@@ -175,7 +177,9 @@ def test_ridge_degrees_of_freedom():
     found = jax.jit(diag.ridge_degrees_of_freedom)(X, lams)
     np.testing.assert_allclose(found, [*hat, 0], rtol=1e-9)
     np.testing.assert_allclose(found[:3], jr.convex.ridge(X, X[:, 0], lams[:3])["df"], rtol=1e-9)
-    np.testing.assert_allclose(jax.vmap(lambda lam: diag.ridge_degrees_of_freedom(X, lam))(lams), found, rtol=1e-9)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(lambda lam: diag.ridge_degrees_of_freedom(X, lam)))(lams), found, rtol=1e-9
+    )
     weighted = jr.convex.ridge(X, X[:, 0], lams[:3], sample_weight=weight, fit_intercept=False)["df"]
     ours = diag.ridge_degrees_of_freedom(X, lams[:3], weight, fit_intercept=False)
     np.testing.assert_allclose(ours, weighted, rtol=1e-9)
@@ -231,8 +235,10 @@ def test_bad_input(message, call):
 def test_linear_r2_does_not_depend_on_units(dtype):
     x = np.random.default_rng(0).normal(size=(300, 2))
     outputs = jnp.asarray(2 * x[:, 1] + x[:, 0] ** 2, dtype)
-    scaled = jr.diagnostics.linear_r2(jnp.asarray(x * [1e6, 1], dtype), outputs)
-    np.testing.assert_allclose(scaled, jr.diagnostics.linear_r2(jnp.asarray(x, dtype), outputs), rtol=1e-5)
+    expected = jr.diagnostics.linear_r2(jnp.asarray(x, dtype), outputs)
+    for inputs, unit in (([1e6, 1], 1), ([1e6, 1e-6], 1), ([1, 1], 1e-9), ([1, 1], 1e9)):
+        scaled = jr.diagnostics.linear_r2(jnp.asarray(x * inputs, dtype), unit * outputs)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-5)
 
 
 def test_no_parameter_is_lost():

@@ -29,10 +29,10 @@ def test_homogeneous_is_lam_times_a_measure(row):
 
 def test_a_path_is_mapped_both_ways():
     lams = jnp.logspace(-1.5, 1, 50)
-    ws = jax.vmap(lambda lam: C / (D + lam))(lams)
-    bounds = jax.vmap(lambda lam, w: jr.bound_for_strength(jr.SquaredL2(lam), w))(lams, ws)
+    ws = jax.jit(jax.vmap(lambda lam: C / (D + lam)))(lams)
+    bounds = jax.jit(jax.vmap(lambda lam, w: jr.bound_for_strength(jr.SquaredL2(lam), w)))(lams, ws)
     np.testing.assert_allclose(bounds, 0.5 * jnp.sum(ws**2, 1))
-    back = jax.vmap(lambda k, w: jr.strength_for_bound(jr.SublevelSet(RIDGE, k), w, D * w - C))(bounds, ws)
+    back = jax.jit(jax.vmap(lambda k, w: jr.strength_for_bound(jr.SublevelSet(RIDGE, k), w, D * w - C)))(bounds, ws)
     np.testing.assert_allclose(back, lams, rtol=1e-10)
     # The multiplier is the price of the bound: dJ*/dk = −α*.
     loss = 0.5 * jnp.sum(D * ws**2, 1) - ws @ C

@@ -83,13 +83,13 @@ def test_moments_are_those_of_the_mixture():
     np.testing.assert_allclose(m.within, VARIANCE.mean(0), rtol=1e-12)
     np.testing.assert_allclose(ens.moments(MEAN, ddof=1).between, MEAN.var(0, ddof=1), rtol=1e-12)
     np.testing.assert_allclose(ens.moments(MEAN.T, 0.5, axis=-1).variance, MEAN.var(0) + 0.5, rtol=1e-12)
-    across = jax.vmap(ens.moments, in_axes=(1, 1))(MEAN, VARIANCE)
+    across = jax.jit(jax.vmap(ens.moments, in_axes=(1, 1)))(MEAN, VARIANCE)
     np.testing.assert_allclose(across.variance, m.variance, rtol=1e-12)
 
 
 def test_negative_log_likelihoods():
     each = -stats.norm.logpdf(Y, MEAN, np.sqrt(VARIANCE))
-    np.testing.assert_allclose(jax.vmap(ens.gaussian_nll, (0, 0, None))(MEAN, VARIANCE, Y), each, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(ens.gaussian_nll, (0, 0, None)))(MEAN, VARIANCE, Y), each, rtol=1e-12)
     mixture = -np.log(np.exp(-each).mean(0))
     np.testing.assert_allclose(jax.jit(ens.gaussian_mixture_nll)(MEAN, VARIANCE, Y), mixture, rtol=1e-12)
     np.testing.assert_allclose(ens.gaussian_mixture_nll(MEAN.T, VARIANCE.T, Y, axis=-1), mixture, rtol=1e-12)
@@ -125,9 +125,9 @@ def test_an_ensemble_of_one_is_the_member(dtype):
 def test_gradients_are_finite_where_a_class_is_masked():
     logits = jnp.asarray(LOGITS).at[:, :, 0].set(-jnp.inf)
     labels = np.maximum(LABELS, 1)
-    slope = jax.grad(lambda z: ens.mixture_nll(z, labels).sum())(logits)
+    slope = jax.jit(jax.grad(lambda z: ens.mixture_nll(z, labels).sum()))(logits)
     assert np.isfinite(slope).all()
-    far = jax.grad(lambda m: ens.gaussian_mixture_nll(m, 1.0, 0.0).sum())(jnp.array([1e3, 2e3]))
+    far = jax.jit(jax.grad(lambda m: ens.gaussian_mixture_nll(m, 1.0, 0.0).sum()))(jnp.array([1e3, 2e3]))
     assert np.isfinite(far).all()  # exp(−10⁶/2) underflows
 
 
@@ -152,7 +152,7 @@ def test_calibration_against_numpy():
     two = logits[:, :2]
     sklearn = brier_score_loss(labels % 2, softmax(two)[:, 1])
     np.testing.assert_allclose(ens.brier_score(two, labels % 2).mean(), 2 * sklearn, rtol=1e-12)
-    sweep = jax.vmap(lambda t: ens.calibration_error(t * logits, labels))(jnp.array([0.0, 1.0, 1e4]))
+    sweep = jax.jit(jax.vmap(lambda t: ens.calibration_error(t * logits, labels)))(jnp.array([0.0, 1.0, 1e4]))
     always = abs((labels == 0).mean() - 1 / CLASSES)  # t = 0: the first class, with probability 1/3
     np.testing.assert_allclose(sweep[jnp.array([0, 2])], [always, 1 - right.mean()], rtol=1e-6)
 
@@ -172,6 +172,7 @@ BAD = [
     ("one member at least", lambda k: ens.mixture_logits(LOGITS[:0])),
     ("two classes at least", lambda k: ens.mixture_logits(LOGITS[..., :1])),
     ("other than the last", lambda k: ens.mixture_nll(LOGITS, LABELS, axis=-1)),
+    ("`mixture_logits` needs .* other than the last", lambda k: ens.mixture_logits(LOGITS, axis=-1)),
     ("other than the last", lambda k: ens.mixture_nll(LOGITS, LABELS, axis=2)),
     ("integers as `labels`", lambda k: ens.mixture_nll(LOGITS, LABELS + 0.5)),
     (r"`labels` of shape \(7,\)", lambda k: ens.mixture_nll(LOGITS, LABELS[:3])),
@@ -189,11 +190,11 @@ def test_bad_input(message, call, key):
 
 def test_a_class_masked_in_all_members_has_no_gradient():
     logits = jnp.array([[[-jnp.inf, 0.0, 2.0]], [[-jnp.inf, 1.0, 0.5]]])
-    both = jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum())(logits)
+    both = jax.jit(jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum()))(logits)
     assert jnp.isfinite(both).all()
     assert jnp.isneginf(jr.ensemble.mixture_logits(logits)[..., 0]).all()
-    alone = jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum())(logits[:1])
-    expected = jax.grad(lambda z: jax.nn.log_softmax(z)[..., 1].sum())(logits[:1])
+    alone = jax.jit(jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum()))(logits[:1])
+    expected = jax.jit(jax.grad(lambda z: jax.nn.log_softmax(z)[..., 1].sum()))(logits[:1])
     np.testing.assert_allclose(alone, expected, rtol=1e-12)
 
 

@@ -121,7 +121,7 @@ def test_every_verb_acts_on_each_unit_of_each_layer(model):
         multiplied, state = moved(optax.chain(jr.multipliers(ball, 2.0), optax.sgd(0.5)), steps=2)
         return {
             "penalized": loss(params)[0],
-            "slope": jax.grad(loss, has_aux=True)(params)[0],
+            "slope": jax.jit(jax.grad(loss, has_aux=True))(params)[0],
             "add_penalty_gradient": moved(optax.chain(jr.add_penalty_gradient(squares), optax.sgd(0.2)))[0],
             "decay": moved(optax.chain(optax.adam(0.2), jr.decay(squares, 0.2)))[0],
             "proximal": moved(optax.chain(optax.sgd(0.2), jr.proximal(groups, 0.2)))[0],

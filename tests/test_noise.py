@@ -72,7 +72,7 @@ def test_rate_zero_is_the_identity_bit_for_bit(key, name, dtype):
 def test_gradients_are_finite(key, name, rate):
     x = jnp.array([[1.5, -0.0, 3e38, 0.0, -1e-40, 2.0]], jnp.float32)
     total = lambda x, rate: jnp.sum(jnp.where(jnp.isfinite(y := RATED[name](key, x, rate)), y, 0))
-    for slope in jax.grad(total, (0, 1))(x / 1e19, rate):
+    for slope in jax.jit(jax.grad(total, (0, 1)))(x / 1e19, rate):
         assert jnp.isfinite(slope).all()
 
 
@@ -150,7 +150,9 @@ def test_drop_connect_on_trees(key):
     assert only["bias"] is params["bias"]
     within(only["hidden"]["kernel"], 1.0, 1.0)
     np.testing.assert_array_equal(noise.drop_connect(key, X, 0.5), noise.dropout(key, X, 0.5))
-    each = jax.vmap(lambda key: noise.drop_connect(key, {"w": jnp.ones(200)}, 0.5))(jax.random.split(key, 3))["w"]
+    each = jax.jit(jax.vmap(lambda key: noise.drop_connect(key, {"w": jnp.ones(200)}, 0.5)))(jax.random.split(key, 3))[
+        "w"
+    ]
     assert not (each[0] == each[1]).all()
     with pytest.raises(ValueError, match=r"`drop_connect` needs one rate, or a tree prefix .*'bias'"):
         noise.drop_connect(key, params, {"hidden": 0.5})
@@ -289,7 +291,7 @@ def test_the_difference_from_noise_on_gradients(key):
 def test_a_traced_number_out_of_range_is_seen_in_what_comes_out(key, name):
     wrong = jnp.array([jnp.nan, -0.5] if name == "gaussian_noise" else [jnp.nan, -0.5, 1.5])
     x = jnp.array([1.5, -2.0])
-    assert jnp.isnan(jax.vmap(lambda rate: RATED[name](key, x, rate))(wrong)).all()
+    assert jnp.isnan(jax.jit(jax.vmap(lambda rate: RATED[name](key, x, rate)))(wrong)).all()
 
 
 def test_debugging_nans_finds_none(key):
@@ -324,6 +326,11 @@ def test_numpy_integers_and_trees_without_leaves(key):
     assert noise.cutmix(key, x, labels, 1.0, num_classes=np.int64(2), axes=np.array([1, 2]).tolist())[1].shape == (2, 2)
     assert noise.dropout(key, x, 0.5, broadcast_dims=np.int64(1)).shape == x.shape
     assert noise.drop_connect(key, {}, 0.5) == {}
+
+
+def test_arrays_of_numpy_and_lists_are_taken(key):
+    for x in (np.ones((2, 3)), [[1.0] * 3] * 2):
+        np.testing.assert_array_equal(noise.dropout(key, x, 0.5), noise.dropout(key, jnp.ones((2, 3)), 0.5))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_textbook_form():
     total, parts = jr.penalized(loss_fn, PENS, num_examples=m)(PARAMS, x)
     assert float(total) == 11 + 4 / (2 * m) * 5
     assert {k: float(v) for k, v in parts.items()} == {"loss": 11.0, "penalty": 1.0}
-    slope = jax.grad(lambda p: jr.penalized(loss_fn, PENS, num_examples=m)(p, x)[0])(PARAMS)
+    slope = jax.jit(jax.grad(lambda p: jr.penalized(loss_fn, PENS, num_examples=m)(p, x)[0]))(PARAMS)
     np.testing.assert_allclose(slope["w"], x + 4 / m * PARAMS["w"])
 
 
@@ -38,7 +38,7 @@ def test_value_and_grad_under_jit_and_vmap_over_lam():
 
     def total(lam):
         pens = {"w": jr.L1(lam), "b": None}
-        return jax.value_and_grad(jr.penalized(loss_fn, pens), has_aux=True)(PARAMS, x)
+        return jax.jit(jax.value_and_grad(jr.penalized(loss_fn, pens), has_aux=True))(PARAMS, x)
 
     (values, parts), slopes = jax.jit(jax.vmap(total))(jnp.array([0.0, 1.0]))
     np.testing.assert_allclose(values, [11, 14])

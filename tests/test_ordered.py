@@ -23,6 +23,10 @@ def solved(pen, x):
     return p, pen.optimality(p, p - x), pen.value(x)
 
 
+nearest = jax.jit(lambda pen, x, step: pen.prox(x, step))
+fused, distance_to_fused = jax.jit(fuse), jax.jit(fused_distance)
+
+
 @st.composite
 def chains(draw):
     """A chain with ties, repeats and zeros, and a strength."""
@@ -70,10 +74,10 @@ def test_isotonic_regression_is_sklearns(case):
     free, never = jnp.zeros((len(z) - 1, 1)), jnp.full((len(z) - 1, 1), jnp.inf)
     for up, down, increasing in ((never, free, False), (free, never, True)):
         np.testing.assert_allclose(
-            fuse(z, up, down)[:, 0], isotonic_regression(z[:, 0], increasing=increasing), atol=1e-13
+            fused(z, up, down)[:, 0], isotonic_regression(z[:, 0], increasing=increasing), atol=1e-13
         )
-    np.testing.assert_allclose(fuse(z, never, never)[:, 0], np.full(len(z), z.mean()), atol=1e-13)
-    np.testing.assert_array_equal(fuse(z, free, free), z)
+    np.testing.assert_allclose(fused(z, never, never)[:, 0], np.full(len(z), z.mean()), atol=1e-13)
+    np.testing.assert_array_equal(fused(z, free, free), z)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_isotonic_regression_is_sklearns(case):
 def test_long_chains(x):
     for dtype, atol in ((jnp.float64, 1e-10), (jnp.float32, 3e-7 * np.abs(x).max())):
         for lam in (0.3, 3.0, 100.0):
-            p = jr.TotalVariation(lam).prox(jnp.asarray(x, dtype), 1.0)
+            p = nearest(jr.TotalVariation(lam), jnp.asarray(x, dtype), 1.0)
             np.testing.assert_allclose(p, condat(x.astype(dtype).astype(float), lam), atol=atol)
 
 
@@ -107,22 +111,21 @@ def test_means_of_long_runs_are_accurate():
 
 def test_widely_spread_values_take_more_rounds_but_end():
     x = 2.0 ** np.random.default_rng(3).permutation(100)
-    np.testing.assert_array_equal(jr.TotalVariation(0.0).prox(jnp.asarray(x), 1.0), x)
-    np.testing.assert_allclose(jr.TotalVariation(1.0).prox(jnp.asarray(x), 1.0), condat(x, 1.0), rtol=1e-12)
+    np.testing.assert_array_equal(nearest(jr.TotalVariation(0.0), x, 1.0), x)
+    np.testing.assert_allclose(nearest(jr.TotalVariation(1.0), x, 1.0), condat(x, 1.0), rtol=1e-12)
 
 
 def test_chains_are_independent():
     rng = np.random.default_rng(4)
     x, lams = rng.normal(size=(12, 5)), np.array([0.0, 0.1, 1.0, 5.0, np.inf])
-    together = jr.TotalVariation(lams, axis=0).prox(x, 0.7)
-    alone = [jr.TotalVariation(lam).prox(c, 0.7) for lam, c in zip(lams, x.T, strict=True)]
+    together = nearest(jr.TotalVariation(lams, axis=0), x, 0.7)
+    alone = [nearest(jr.TotalVariation(lam), c, 0.7) for lam, c in zip(lams, x.T, strict=True)]
     np.testing.assert_allclose(together, np.stack(alone, 1), atol=1e-15)
-    mapped = jax.vmap(lambda lam, c, step: jr.TotalVariation(lam).prox(c, step), (0, 1, 0), 1)(
-        lams, x, jnp.full(5, 0.7)
-    )
+    each = jax.vmap(lambda lam, c, step: jr.TotalVariation(lam).prox(c, step), (0, 1, 0), 1)
+    mapped = jax.jit(each)(lams, x, jnp.full(5, 0.7))
     np.testing.assert_allclose(mapped, together, atol=1e-15)
     np.testing.assert_array_equal(together[:, 0], x[:, 0])
-    bad = jr.TotalVariation(1.0, axis=0).prox(jnp.asarray(x).at[3, 1].set(jnp.nan), 0.7)
+    bad = nearest(jr.TotalVariation(np.ones(5), axis=0), jnp.asarray(x).at[3, 1].set(jnp.nan), 0.7)
     assert np.isnan(bad[3, 1])
     assert np.all(np.isfinite(np.delete(bad, 1, 1)))
 
@@ -141,8 +144,8 @@ def test_derivatives(mode):
 def test_bfloat16_is_float32_rounded_once():
     x = jnp.asarray(np.random.default_rng(6).normal(size=50), jnp.bfloat16)
     for pen in (jr.TotalVariation(0.3), jr.Slope(np.linspace(0, 1, 50))):
-        exact = pen.prox(x.astype(jnp.float32), 0.5).astype(jnp.bfloat16)
-        np.testing.assert_array_equal(pen.prox(x, 0.5), exact)
+        exact = nearest(pen, x.astype(jnp.float32), 0.5).astype(jnp.bfloat16)
+        np.testing.assert_array_equal(nearest(pen, x, 0.5), exact)
 
 
 # ------------------------------------------------------------------ optimality of chains
@@ -178,13 +181,13 @@ def test_fused_distance_is_the_linear_programs(seed):
         x = rng.integers(-1, 2, size=n).astype(float)
         g, lam = 2 * rng.normal(size=n), rng.random()
         expected = flow_distance(x, g, sparse, lam)
-        assert float(fused_distance(jnp.asarray(x), jnp.asarray(g), sparse, lam)) == pytest.approx(expected, abs=1e-9)
+        assert float(distance_to_fused(x, g, sparse, lam)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_fused_lasso_is_one_prox_after_the_other():
     x = np.random.default_rng(7).normal(size=(4, 30))
-    p = jr.L1(0.2).prox(jr.TotalVariation(0.5, axis=1).prox(x, 0.8), 0.8)
-    assert np.all(fused_distance(p, (p - x) / 0.8, 0.2, 0.5) <= 1e-14)
+    p = nearest(jr.L1(0.2), nearest(jr.TotalVariation(0.5, axis=1), x, 0.8), 0.8)
+    assert np.all(distance_to_fused(p, (p - x) / 0.8, 0.2, 0.5) <= 1e-14)
 
 
 def test_critical_of_total_variation():
@@ -194,8 +197,8 @@ def test_critical_of_total_variation():
     x = np.random.default_rng(8).normal(size=1000)
     assert float(jr.TotalVariation(1.0).critical(jnp.asarray(x - x.mean(), jnp.float32))) < np.inf
     top = float(jr.TotalVariation(1.0).critical(x - x.mean()))
-    assert np.ptp(jr.TotalVariation(top * 1.0001).prox(x, 1.0)) == 0
-    assert np.ptp(jr.TotalVariation(top * 0.99).prox(x, 1.0)) > 0
+    assert np.ptp(nearest(jr.TotalVariation(top * 1.0001), x, 1.0)) == 0
+    assert np.ptp(nearest(jr.TotalVariation(top * 0.99), x, 1.0)) > 0
 
 
 @pytest.mark.parametrize("method", ["measure", "critical", lambda pen, x: pen.prox(x, 1.0)])
@@ -237,6 +240,7 @@ def base_distance(h, lams, zero):
 
 def test_slope_optimality_cluster_by_cluster():
     rng = np.random.default_rng(9)
+    distance = jax.jit(lambda pen, x, g: pen.optimality(x, g))
     for _ in range(10):
         x, g, lams = rng.choice([-2.0, -1.0, 0.0, 1.0, 2.0], 8), rng.normal(size=8), np.sort(rng.random(8))[::-1]
         expected, seen = 0.0, 0
@@ -245,7 +249,7 @@ def test_slope_optimality_cluster_by_cluster():
             pull = np.abs(g[at]) if size == 0 else -g[at] * np.sign(x[at])
             expected = max(expected, base_distance(pull, lams[seen : seen + at.sum()], size == 0))
             seen += at.sum()
-        assert float(jr.Slope(lams).optimality(x, g)) == pytest.approx(expected, abs=1e-13)
+        assert float(distance(jr.Slope(lams), x, g)) == pytest.approx(expected, abs=1e-13)
 
 
 @pytest.mark.slow

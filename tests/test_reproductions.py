@@ -20,20 +20,22 @@ def solve(con, shape, dtype, steps=6000, **options):
 
     def step(carry, _):
         w, state = carry
-        updates, state = tx.update(jax.grad(loss)(w), state, w)
+        updates, state = tx.update(jax.jit(jax.grad(loss))(w), state, w)
         return (optax.apply_updates(w, updates), state), None
 
     w = jnp.zeros(shape, dtype)
     (w, state), _ = jax.lax.scan(step, (w, tx.init(w)), None, steps)
     alpha = state[0].alpha
-    return w, alpha, jr.kkt_residuals(con, w, jax.grad(loss)(w), alpha)
+    return w, alpha, jr.kkt_residuals(con, w, jax.jit(jax.grad(loss))(w), alpha)
 
 
 @dtypes
 @pytest.mark.parametrize("options", [{}, {"augmentation": 1.0}, {"proportional": 1.0}, {"alternating": True}], ids=str)
 def test_a1_ridge_is_kkt(dtype, tolerance, options):
     ks = jnp.asarray([0.5, 1, 25 / 18, 4, 9.125, 12], dtype)
-    w, alpha, residuals = jax.vmap(lambda k: solve(jr.SublevelSet(jr.SquaredL2(1.0), k), (2,), dtype, **options))(ks)
+    w, alpha, residuals = jax.jit(
+        jax.vmap(lambda k: solve(jr.SublevelSet(jr.SquaredL2(1.0), k), (2,), dtype, **options))
+    )(ks)
     np.testing.assert_allclose(w[2], [1, 4 / 3], atol=tolerance)
     np.testing.assert_allclose(alpha, [4.589712539, 2.666759307, 2, 0.5943370, 0, 0], atol=max(1e-6, 10 * tolerance))
     for residual in residuals:
@@ -96,13 +98,13 @@ def test_a4_the_plain_lagrangian_diverges_where_the_augmented_converges(dtype, t
             u, state = tx.update(-x, (state[0]._replace(alpha=alpha), *state[1:]), x)
             return jnp.stack([x + u, state[0].alpha])
 
-        return np.abs(np.linalg.eigvals(np.asarray(jax.jacobian(step)(jnp.ones(2, dtype)), float))).max()
+        return np.abs(np.linalg.eigvals(np.asarray(jax.jit(jax.jacobian(step))(jnp.ones(2, dtype)), float))).max()
 
     assert radius(0.0) == pytest.approx(1.0259, abs=1e-4)
     assert radius(3.0) == pytest.approx(0.95, abs=1e-4)
     assert radius(1.04) > 1 > radius(1.06)  # the border is c = 1 + η
     roll = lambda c: rolled(link(c), lambda x: -x, jnp.asarray(0.5, dtype), 0.05, 600)
-    xs, alphas = jax.vmap(roll)(jnp.asarray([0.0, 3.0], dtype))
+    xs, alphas = jax.jit(jax.vmap(roll))(jnp.asarray([0.0, 3.0], dtype))
     assert np.max(np.abs(xs[0, -130:])) > 1000
     np.testing.assert_allclose([xs[1, -1], alphas[1, -1]], 1, atol=max(1e-8, tolerance))
     assert abs(float(-xs[1, -1] + alphas[1, -1])) <= tolerance
@@ -113,7 +115,7 @@ def test_a5_the_plain_lagrangian_cycles_where_the_augmented_finds_the_principal_
     a = jnp.asarray([3.0, 2.0, 1.0], dtype)
     con, w = jr.SublevelSet(jr.SquaredL2(1.0), 0.5), jnp.asarray([0.3, 0.5, 0.4], dtype)
     roll = lambda c: rolled(jr.multipliers(con, 0.05, augmentation=c), lambda w: -a * w, w, 0.05, 4000)
-    ws, alphas = jax.vmap(roll)(jnp.asarray([0.0, 0.5, 2.0], dtype))
+    ws, alphas = jax.jit(jax.vmap(roll))(jnp.asarray([0.0, 0.5, 2.0], dtype))
     assert 6 < np.max(alphas[0, -500:]) < 7
     assert np.min(alphas[0, -500:]) < 1
     for i in (1, 2):
@@ -148,8 +150,8 @@ def test_a8_penalty_is_projection_is_multiplier(dtype, tolerance):
     tight = 1e-6 if dtype == jnp.float64 else tolerance
 
     # The augmentation damps the slow oscillation of small multipliers.
-    kkt, alpha, residuals = jax.vmap(
-        lambda k: solve(jr.SublevelSet(jr.SquaredL2(1.0), k), (2,), dtype, steps=20_000, augmentation=1.0)
+    kkt, alpha, residuals = jax.jit(
+        jax.vmap(lambda k: solve(jr.SublevelSet(jr.SquaredL2(1.0), k), (2,), dtype, steps=20_000, augmentation=1.0))
     )(bounds)
 
     def projected_gradient(k):
@@ -165,7 +167,7 @@ def test_a8_penalty_is_projection_is_multiplier(dtype, tolerance):
         return jax.lax.scan(step, (w, state), None, 2000)[0][0]
 
     np.testing.assert_allclose(kkt, ridge.T, atol=tight)
-    np.testing.assert_allclose(jax.vmap(projected_gradient)(bounds), ridge.T, atol=tight)
+    np.testing.assert_allclose(jax.jit(jax.vmap(projected_gradient))(bounds), ridge.T, atol=tight)
     np.testing.assert_allclose(alpha, strengths, rtol=tight, atol=tight)
     assert np.all(np.diff(alpha) > 0)
     assert np.all(np.diff(bounds) < 0)  # α*(k) decreases
@@ -192,7 +194,7 @@ def test_c4_sgd_l2_is_decay_and_adam_is_not():
     np.testing.assert_allclose(decayed, coupled, atol=1e-12)
     # Proposition 2: for Adam no λ' does.
     decayed = train(optax.chain(optax.adam(lr), jr.decay(jr.SquaredL2(lam), 1.0)))
-    coupled = jax.vmap(lambda s: train(optax.chain(jr.add_penalty_gradient(jr.SquaredL2(s)), optax.adam(lr))))(
+    coupled = jax.jit(jax.vmap(lambda s: train(optax.chain(jr.add_penalty_gradient(jr.SquaredL2(s)), optax.adam(lr)))))(
         jnp.concatenate([jnp.zeros(1), jnp.logspace(-4, 4, 400)])
     )
     assert np.min(np.max(np.abs(coupled - decayed), (1, 2))) > 1e-3

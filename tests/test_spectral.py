@@ -1,5 +1,6 @@
 """Spectral penalties and constraints: closed forms, finite differences, Keras, and rank-deficient matrices."""
 
+import functools
 import os
 
 import jax
@@ -22,13 +23,19 @@ def with_values(s, m, n, seed=0):
 
 
 SPREAD = {2: [2.0, 0.6], 3: [2.0, 1.1, 0.4]}
-DEGENERATE = {
-    "zero": jnp.zeros((4, 3)),
-    "rank 1": jnp.outer(jnp.arange(1.0, 5), jnp.array([1.0, -1, 2])),
-    "identity": jnp.eye(3),
-    "ties": with_values([2.0, 2.0, 0.0], 3, 4),
-    "zero column": with_values([2.0, 1.0], 4, 3).at[:, 1].set(0),
-}
+
+
+def degenerate(m, n):
+    """name -> an (m, n) matrix whose singular values tie or vanish."""
+    return {
+        "zero": jnp.zeros((m, n)),
+        "rank 1": jnp.outer(jnp.arange(1.0, m + 1), np.resize([1.0, -1, 2], n)),
+        "identity": jnp.eye(m, n),
+        "ties": with_values([2.0, 2.0, 0.0][: min(m, n)], m, n),
+        "zero column": with_values([2.0, 1.0], m, n).at[:, 1].set(0),
+    }
+
+
 MAPS = {
     "Nuclear.value": lambda x: jr.Nuclear(0.7).value(x),
     "SpectralNorm.value": lambda x: jr.SpectralNorm(0.7).value(x),
@@ -47,17 +54,36 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize(("name", "shape"), [(name, list(SHAPES.values())[i % 3]) for i, name in enumerate(MAPS)])
-def test_first_and_second_derivatives(name, shape):
-    f, x = MAPS[name], with_values(SPREAD[min(shape)], *shape)
-    # One program for each order: `check_grads` compiles each of its evaluations.
-    first = jax.jit(lambda x: (f(x), jax.jacfwd(f)(x), jax.jacrev(f)(x)))
-    second = jax.jit(lambda x: (jax.jacfwd(f)(x), jax.jacfwd(jax.jacrev(f))(x)))
-    np.testing.assert_allclose(*first(x)[1:], atol=1e-13)
-    h, direction = 1e-5, np.random.default_rng(1).normal(size=shape)
-    for order in (first, second):
-        expected = (order(x + h * direction)[0] - order(x - h * direction)[0]) / (2 * h)
-        np.testing.assert_allclose(np.sum(order(x)[1] * direction, (-2, -1)), expected, atol=1e-7, rtol=1e-7)
+H = 1e-5
+
+
+@functools.cache
+def derivatives(name):
+    """A direction; value, derivative in both modes and second derivative at a point, after and before it, and where
+    singular values tie or vanish. One program for each map, of a shape of its own: compiling is what takes the time.
+    """
+    f, (m, n) = MAPS[name], list(SHAPES.values())[list(MAPS).index(name) % 3]
+    x, way = with_values(SPREAD[min(m, n)], m, n), np.random.default_rng(1).normal(size=(m, n))
+    points = jnp.stack([x, x + H * way, x - H * way, *degenerate(m, n).values()])
+    every = jax.vmap(lambda x: (f(x), jax.jacfwd(f)(x), jax.jacrev(f)(x), jax.jacfwd(jax.jacrev(f))(x)))
+    return way, *map(np.asarray, jax.jit(every)(points))
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_first_and_second_derivatives(name):
+    way, value, forward, reverse, second = derivatives(name)
+    np.testing.assert_allclose(forward[0], reverse[0], atol=1e-13)
+    for below, above in ((value, reverse), (forward, second)):
+        along = np.sum(above[0] * way, (-2, -1))
+        np.testing.assert_allclose(along, (below[1] - below[2]) / (2 * H), atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_derivatives_are_finite_at_degenerate_matrices(name):
+    _, _, _, first, second = derivatives(name)
+    assert np.all(np.isfinite(first[3:]))
+    if "value" in name or "violation" in name:
+        assert np.all(np.isfinite(second[3:]))
 
 
 @pytest.mark.parametrize("name", ["Nuclear.value", "Nuclear.prox"])
@@ -78,28 +104,26 @@ def test_derivatives_in_the_strength():
         check_grads(jax.jit(f), (0.8,), order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5, eps=1e-5)
 
 
-@pytest.mark.parametrize("name", MAPS)
-@pytest.mark.parametrize("x", DEGENERATE.values(), ids=DEGENERATE)
-def test_derivatives_are_finite_at_degenerate_matrices(name, x):
-    assert np.all(np.isfinite(jax.jit(jax.jacobian(MAPS[name]))(x)))
-    if "value" in name or "violation" in name:
-        assert np.all(np.isfinite(jax.jit(jax.hessian(MAPS[name]))(x)))
-
-
-@pytest.mark.parametrize("x", [*DEGENERATE.values()], ids=DEGENERATE)
 @pytest.mark.parametrize("pen", [jr.Nuclear(0.3), jr.SpectralNorm(0.3)], ids=["Nuclear", "SpectralNorm"])
-def test_prox_has_the_right_derivative_at_ties_and_low_rank(pen, x):
+def test_prox_has_the_right_derivative_at_ties_and_low_rank(pen):
     # Away from its own kinks the prox is smooth where the singular vectors are not.
-    direction = jnp.asarray(RNG.normal(size=x.shape))
-    f = jax.jit(lambda t: pen.prox(x + t * direction, 1.0))
-    _, slope = jax.jvp(f, (0.0,), (1.0,))
-    h = 1e-6
-    ties = isinstance(pen, jr.SpectralNorm) and np.ptp(np.linalg.svd(x)[1][:2]) < 1e-6 and np.any(x)
-    if not ties:
-        np.testing.assert_allclose(slope, (f(h) - f(-h)) / (2 * h), atol=1e-7)
-    _, pull = jax.vjp(lambda x: pen.prox(x, 1.0), x)
-    probe = jnp.asarray(RNG.normal(size=x.shape))
-    np.testing.assert_allclose(jnp.sum(pull(probe)[0] * direction), jnp.sum(probe * slope), atol=1e-12)
+    direction, probe = RNG.normal(size=(2, 4, 3))
+    h, points = 1e-6, degenerate(4, 3)
+
+    @jax.jit
+    @jax.vmap
+    def along(x):
+        f = lambda t: pen.prox(x + t * direction, 1.0)
+        slope = jax.jvp(f, (0.0,), (1.0,))[1]
+        pull = jax.vjp(lambda x: pen.prox(x, 1.0), x)[1](probe)[0]
+        return slope, (f(h) - f(-h)) / (2 * h), pull
+
+    found = map(np.asarray, along(jnp.stack(list(points.values()))))
+    for x, slope, expected, pull in zip(points.values(), *found, strict=True):
+        ties = isinstance(pen, jr.SpectralNorm) and np.ptp(np.linalg.svd(x)[1][:2]) < 1e-6 and np.any(x)
+        if not ties:
+            np.testing.assert_allclose(slope, expected, atol=1e-7)
+        np.testing.assert_allclose(np.sum(pull * direction), np.sum(probe * slope), atol=1e-12)
 
 
 def test_shrinking_and_clipping_are_exact_at_equal_singular_values():
@@ -231,25 +255,35 @@ def test_truncation_is_the_nearest_of_its_rank():
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 @pytest.mark.parametrize("shape", [(40, 30), (20, 90), (3, 2)])
 def test_truncations_have_their_rank(dtype, shape):
+    @jax.jit
+    def truncated(rank, x):
+        p = jr.RankAtMost(rank).project(x)
+        return p, jr.RankAtMost(rank).violation(p), jr.RankAtMost(rank).project(p)
+
     for seed in range(5):
         x = jnp.asarray(np.random.default_rng(seed).normal(size=shape) * 10.0**seed, dtype)
         for rank in (1, 2, 10):
-            p = jr.RankAtMost(rank).project(x)
-            assert jr.RankAtMost(rank).violation(p) == min(rank, *shape) - rank
-            np.testing.assert_array_equal(jr.RankAtMost(rank).project(p), p)
+            p, violation, again = truncated(rank, x)
+            assert violation == min(rank, *shape) - rank
+            np.testing.assert_array_equal(again, p)
 
 
 def test_polar_factor_solves_procrustes():
+    @jax.jit
+    def polar(x):
+        p = jr.Orthonormal().project(x)
+        return p, jr.Orthonormal().violation(p)
+
     for shape in SHAPES.values():
         x = jnp.asarray(RNG.normal(size=shape))
-        p = jr.Orthonormal().project(x)
-        assert jr.Orthonormal().violation(p) <= 1e-14
+        p, violation = polar(x)
+        assert violation <= 1e-14
         best = np.sum((x - p) ** 2)
         for _ in range(50):
-            q = jr.Orthonormal().project(p + 0.3 * RNG.normal(size=shape))
+            q, _ = polar(p + 0.3 * RNG.normal(size=shape))
             assert np.sum((x - q) ** 2) >= best - 1e-12
-    for x in DEGENERATE.values():
-        assert jr.Orthonormal().violation(jr.Orthonormal().project(x)) <= 1e-14
+        for x in degenerate(*shape).values():
+            assert polar(x)[1] <= 1e-14
 
 
 @pytest.mark.parametrize(("mode", "axis"), [("columns", 0), pytest.param("rows", 1, marks=pytest.mark.slow)])

@@ -102,9 +102,9 @@ def test_fixed_arrays_are_arguments_of_the_program():
 
 def test_divergence_stays_in_its_cell(problem):
     rates = [0.05, 1e200, 0.1]
-    runs = jr.sweep(ridge, jr.grid(lam=[0.1], lr=rates, seed=range(2)), **problem)
+    runs = jr.sweep(ridge, jr.grid(lam=[0.1], lr=rates, seed=range(2)), chunk=6, **problem)
     np.testing.assert_array_equal(runs["diverged"].sel(lam=0.1), [[False] * 2, [True] * 2, [False] * 2])
-    calm = jr.sweep(ridge, jr.grid(lam=[0.1], lr=[0.05, 0.06, 0.1], seed=range(2)), **problem)
+    calm = jr.sweep(ridge, jr.grid(lam=[0.1], lr=[0.05, 0.06, 0.1], seed=range(2)), chunk=6, **problem)
     for name in runs:
         for i in (0, 2):
             np.testing.assert_array_equal(runs[name][:, i], calm[name][:, i])

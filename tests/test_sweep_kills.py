@@ -18,6 +18,7 @@ import pytest
 import jaxreg as jr
 from jaxreg.sweeps import files, store, work
 
+pytestmark = pytest.mark.together
 HERE = Path(__file__).parent
 X = np.random.default_rng(0).normal(size=(5, 3))
 
@@ -174,18 +175,16 @@ def test_killed_at_any_file(tmp_path, kind, number, undisturbed):
         check_resumed(kind, tmp_path / str(i), expected)
 
 
-def run_process(kind, folder, cache):
+def run_process(kind, folder):
     """What a process that is killed does."""
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     work.SAVE_SECONDS = 0.0
     KINDS[kind](Path(folder), callbacks=[lambda *_: time.sleep(0.02)])  # so that some time is spent between files
 
 
-def start_process(kind, folder, cache):
+def start_process(kind, folder):
     code = "import sys, test_sweep_kills; test_sweep_kills.run_process(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, kind, str(folder), str(cache)]
+    command = [sys.executable, "-c", code, kind, str(folder)]
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}"}, stderr=subprocess.PIPE)
 
 
@@ -197,7 +196,7 @@ def kill(process):
 
 @pytest.mark.parametrize(("kind", "after"), [("plain", 2), ("stopping", 1), ("halved", 8)])
 def test_killed_by_the_system(tmp_path, kind, after, undisturbed):
-    process = start_process(kind, tmp_path / "store", tmp_path / "cache")
+    process = start_process(kind, tmp_path / "store")
     while len(chunks(tmp_path / "store")) < after and process.poll() is None:
         time.sleep(0.001)
     kill(process)
@@ -209,14 +208,13 @@ def test_killed_by_the_system(tmp_path, kind, after, undisturbed):
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_ten_times(tmp_path, kind, undisturbed):
     draw, folder = random.Random(kind), tmp_path / "store"
-    start = time.monotonic()
-    start_process(kind, folder, tmp_path / "cache").communicate()
+    start_process(kind, folder).communicate()  # compiles
     start = time.monotonic()
     shutil.rmtree(folder)
-    start_process(kind, folder, tmp_path / "cache").communicate()
+    start_process(kind, folder).communicate()
     seconds = time.monotonic() - start
     for i in range(10):  # some of them go on from where the one before was killed
-        process = start_process(kind, folder, tmp_path / "cache")
+        process = start_process(kind, folder)
         time.sleep(draw.uniform(0, 1.1 * seconds))
         kill(process)
         if i % 3 == 2:

@@ -33,7 +33,7 @@ def step(state, lam, lr, X, y):
     def loss(w):
         return jnp.mean(seen * (X @ w - y) ** 2) + lam * jnp.sum(w**2)
 
-    updates, optimizer = optax.sgd(lr, momentum=0.9).update(jax.grad(loss)(state["w"]), state["optimizer"])
+    updates, optimizer = optax.sgd(lr, momentum=0.9).update(jax.jit(jax.grad(loss))(state["w"]), state["optimizer"])
     w = optax.apply_updates(state["w"], updates)
     ema = (0.9 * state["ema"] + 0.1 * w).astype(jnp.bfloat16)
     fresh = {"w": w, "key": key, "optimizer": optimizer, "ema": ema, "seen": state["seen"] + 6}
@@ -204,26 +204,29 @@ def test_who_stops_does_not_touch_the_others(monkeypatch):
     sizes, block = [], running._block
     monkeypatch.setattr(running, "_block", lambda *chunk: (sizes.append(len(chunk[1].slots)), block(*chunk))[1])
 
-    def run(stop):
+    def run(low, high):
+        """Who has a rate in between stops at once; the bounds are arguments, so that the program is one."""
         descend = lambda w, rate, X, y: w - rate * X.T @ (X @ w - y)
         parts = (lambda X: jnp.ones(4), descend, lambda w, X, y: {"loss": jnp.sum((X @ w - y) ** 2), "w": w})
-        train = jr.Trainable(*parts, steps=12, every=3, stop=lambda w, rate: stop(rate))
+        stop = lambda w, rate, between: (rate > between[0]) & (rate < between[1])
+        train = jr.Trainable(*parts, steps=12, every=3, stop=stop)
         sizes.clear()
-        return jr.sweep(train, jr.grid(rate=np.linspace(0.001, 0.016, 16)), chunk=16, X=X, y=Y)
+        space = jr.grid(rate=np.linspace(0.001, 0.016, 16))
+        return jr.sweep(train, space, chunk=16, X=X, y=Y, between=np.array([low, high]))
 
-    calm = run(lambda rate: rate > 1)
+    calm = run(1, 2)
     assert sizes == [16] * 4
-    few = run(lambda rate: (rate > 0.0015) & (rate < 0.0125))
+    few = run(0.0015, 0.0125)
     assert sizes == [16] * 4
     assert few["steps"].values.tolist() == [12] + [3] * 11 + [12] * 4
-    most = run(lambda rate: (rate > 0.0015) & (rate < 0.0145))
+    most = run(0.0015, 0.0145)
     assert sizes == [16, 4, 4, 4]  # compacted as soon as a quarter is left
     assert most["steps"].values.tolist() == [12] + [3] * 13 + [12] * 2
     for name in calm:
         assert few[name].values[[0, *range(12, 16)]].tobytes() == calm[name].values[[0, *range(12, 16)]].tobytes()
         np.testing.assert_allclose(most[name][[0, 14, 15]], calm[name][[0, 14, 15]], rtol=1e-12)
     np.testing.assert_array_equal(few["loss"][1:12], calm["loss_by_step"][1:12, 0])
-    everyone = run(lambda rate: rate > 0)
+    everyone = run(0, 1)
     assert sizes == [16]
     assert (everyone["steps"] == 3).all()
     assert np.isnan(everyone["loss_by_step"][:, 1:]).all()
@@ -339,7 +342,7 @@ def test_what_a_competition_leaves_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(Memory, "__exit__", lambda self, *_: kept.append(self._carries))
     losses = np.random.default_rng(1).normal(size=(9, 9))
     rule = jr.halving("loss", factor=3, min_steps=1)
-    options = {"curves": losses, "halving": rule}
+    options = {"curves": losses, "halving": rule, "chunk": 9}
     without = jr.sweep(follow(steps=9, every=1), jr.grid(run=range(9)), **options)
     assert kept == [{}]
     found = jr.sweep(follow(steps=9, every=1), jr.grid(run=range(9)), store=tmp_path / "store", **options)

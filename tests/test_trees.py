@@ -146,8 +146,8 @@ def test_equinox_training_step_keeps_nones_and_functions():
     params, rest = eqx.partition(model, eqx.is_array)
     pens = jr.by_path(params, {"*/weight": jr.SquaredL2(1.0)})
     tx = optax.chain(optax.sgd(0.1), jr.decay(pens, 0.1))  # a tree of penalties in a callable module is no schedule
-    loss = lambda p: jnp.sum(jax.vmap(eqx.combine(p, rest))(X))
-    updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params)
+    loss = lambda p: jnp.sum(jax.jit(jax.vmap(eqx.combine(p, rest)))(X))
+    updates, _ = tx.update(jax.jit(jax.grad(loss))(params), tx.init(params), params)
     assert jax.tree.structure(eqx.apply_updates(params, updates)) == jax.tree.structure(params)
 
 
@@ -244,8 +244,8 @@ def test_an_error_on_a_leaf_names_its_path():
 
 
 def test_vmapped_stacks_are_chosen_by_path_not_rank():
-    params = jax.vmap(lambda k: Linen().init(k, X)["params"])(jax.random.split(jax.random.key(0), 5))
+    params = jax.jit(jax.vmap(lambda k: Linen().init(k, X)["params"]))(jax.random.split(jax.random.key(0), 5))
     pens = jr.by_path(params, {"*/kernel": jr.SquaredL2(1.0)})
-    decayed = jax.vmap(lambda p: jr.prox(pens, p, 1.0))(params)
+    decayed = jax.jit(jax.vmap(lambda p: jr.prox(pens, p, 1.0)))(params)
     np.testing.assert_array_equal(decayed["Dense_0"]["bias"], params["Dense_0"]["bias"])
     np.testing.assert_allclose(decayed["Dense_0"]["kernel"], params["Dense_0"]["kernel"] / 2)

@@ -148,11 +148,10 @@ def test_scan_and_cond(verb, dtype):
 
     (scanned, state), _ = jax.lax.scan(step, (params, tx.init(params)), jnp.arange(4))
     chex.assert_trees_all_equal_shapes_and_dtypes(scanned, params)
+    looped, once = (params, tx.init(params)), jax.jit(step)
     for t in range(4):
-        if t == 0:
-            looped, loop_state = params, tx.init(params)
-        (looped, loop_state), _ = step((looped, loop_state), jnp.asarray(t))
-    chex.assert_trees_all_close((scanned, state), (looped, loop_state), rtol=0.01 if dtype == jnp.bfloat16 else 1e-5)
+        looped, _ = once(looped, jnp.asarray(t))
+    chex.assert_trees_all_close((scanned, state), looped, rtol=0.01 if dtype == jnp.bfloat16 else 1e-5)
 
 
 @verbs
@@ -256,7 +255,8 @@ def test_gradient_in_lam_survives_zero():
             tx = make(verb, lam)
             return jnp.sum(jnp.sin(tx.update(updates, tx.init(params), params)[0]["w"]))
 
-        np.testing.assert_allclose(jax.grad(f)(0.0), (f(1e-6) - f(0.0)) / 1e-6, rtol=1e-4)
+        values, slopes = jax.jit(jax.vmap(jax.value_and_grad(f)))(jnp.array([0.0, 1e-6]))
+        np.testing.assert_allclose(slopes[0], (values[1] - values[0]) / 1e-6, rtol=1e-4)
 
 
 @verbs
@@ -331,9 +331,9 @@ def test_vmap_over_the_strength_is_a_loop(verb):
         return p
 
     numbers = jnp.asarray([0.0, 0.1, 1.0, 10.0], jnp.float32)
-    batch = jax.vmap(run)(numbers)
+    batch, alone = jax.jit(jax.vmap(run))(numbers), jax.jit(run)
     for i, number in enumerate(numbers):
-        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), run(number), rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), alone(number), rtol=1e-5, atol=1e-6)
 
 
 @verbs
@@ -360,7 +360,8 @@ def test_state_can_be_donated(verb):
 def test_strict_promotion(verb, dtype):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         tx, params = make(verb), tree(0, dtype)
-        tx.update(tree(1, dtype), tx.init(params), params)
+        state = jax.eval_shape(tx.init, params)  # what promotes is refused while tracing
+        jax.eval_shape(tx.update, tree(1, dtype), state, params)
 
 
 @verbs
@@ -385,9 +386,8 @@ def test_nan_updates_stay_visible(verb):
             assert np.isnan(optax.apply_updates(p, updates)[0])
 
 
-@pytest.mark.parametrize("at", [0.0, 0.13])
 @pytest.mark.parametrize("what", ["rate", "augmentation", "proportional", "bound"])
-def test_hypergradients_through_multipliers(what, at):
+def test_hypergradients_through_multipliers(what):
     target = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
 
     def fit(value):
@@ -409,8 +409,9 @@ def test_hypergradients_through_multipliers(what, at):
         return jnp.sum(jax.lax.scan(step, (w, tx.init(w)), None, 12)[0][0] ** 2)
 
     h = 1e-6
-    expected = (fit(at + h) - fit(at)) / h if at == 0 else (fit(at + h) - fit(at - h)) / (2 * h)
-    np.testing.assert_allclose(jax.grad(fit)(at), expected, rtol=1e-4, atol=1e-6)
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(fit)))(jnp.array([0.0, h, 0.13, 0.13 + h, 0.13 - h]))
+    np.testing.assert_allclose(slopes[0], (values[1] - values[0]) / h, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slopes[2], (values[3] - values[4]) / (2 * h), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -52,6 +52,12 @@ def sweep(
     Numbers of the space are batched; strings, functions, objects and what is in `static(...)` are compiled in: `train`
     is traced once and compiled once for each combination of those, the largest program first.
 
+    The same program in chunks of the same size, on the same devices of the same machine, gives the same bits: whether
+    the sweep runs through or is killed and goes on, and whatever the other configurations of a chunk do. Another size
+    of the chunk may change the last bit of a result, as it may change the order in which XLA adds numbers up; so may
+    other devices, another processor, or another version of JAX. Where `chunk` is None, another number of
+    configurations may lead to another size.
+
     Args:
         train: a pure function, or a `Trainable`; the axes and `fixed` are its arguments, by name. It returns an array,
             or a (nested) dict of arrays; the same shapes for all numbers, others perhaps for other static values.
@@ -59,7 +65,7 @@ def sweep(
             them, or a list of dicts. Each number arrives as a traced scalar.
         chunk: how many configurations run at once; a multiple of the number of devices is taken. None chooses by the
             memory that the compiled program needs and by short trials (see `memory`; logged in "jaxreg.sweeps" and
-            kept for the program). Another chunk may change results by rounding, the same one does not.
+            kept for the program).
         store: a folder. Every finished chunk is written there at once, and a run that was killed goes on from there to
             the same bits; a space with more values is extended. What was made by another `train` or other fixed
             arguments is refused. The result is read lazily from it, so it may be larger than memory.

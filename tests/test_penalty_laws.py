@@ -1,0 +1,365 @@
+"""The laws of penalties, over the table of all members.
+
+Compiling takes the time here. So a few programs compute what all the laws of a case need, and each law judges the
+numbers in NumPy.
+"""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from table import DTYPES, PENALTIES, SHAPES, Case, assert_ulps, cases, first_of_each_class, optimized, wide
+
+import jaxreg as jr
+from jaxreg.penalties.grouped import Radial
+from jaxreg.penalties.separable import Separable
+
+all_penalties = pytest.mark.parametrize("case", cases(PENALTIES))
+proximable = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact))
+certified = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and "optimality" not in r.lacks))
+scaled_to_zero = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and "critical" not in r.lacks))
+convex_penalties = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and r.convex))
+
+STEP = 0.8
+FACTORS = (0.0, 0.5, 1.0, 3.0)
+
+
+def everything(case, solutions=True):
+    """What all methods say of (strength, x, g, step); `optimality` at g, and where x is a solution, and off it."""
+    row, arithmetic = case.row, case.arithmetic
+
+    def methods(number, x, g, step):
+        noun = row.make(case.shape, number)
+        slope = jax.grad(noun.value)(x.astype(arithmetic))
+        out = {"measure": noun.measure(x), "value": noun.value(x), "slope": slope}
+        if row.exact:
+            out["prox"] = noun.prox(x, step)
+            if "optimality" not in row.lacks:
+                pulls = jnp.stack([g.astype(slope.dtype), -slope, 0.25 - slope]) if solutions else g
+                at = lambda g: noun.optimality(x, g)
+                out["optimality"] = jax.vmap(at)(pulls) if solutions else at(g)
+            if "critical" not in row.lacks:
+                out["critical"] = noun.critical(g)
+        return out
+
+    return methods
+
+
+def filled(case, number):
+    """A strength of the row's shape that is `number` everywhere."""
+    return jnp.full_like(jnp.asarray(case.row.strength(case.shape), float), number)
+
+
+def zero_column(case):
+    """A point with kinks, at the origin's distance."""
+    if not np.prod(case.shape):
+        return case.draw(10)
+    return case.draw(10).at[..., 0].set(0)
+
+
+def spoiled(case, seed, place, value):
+    """A leaf of which one entry is `value`."""
+    x = case.draw(seed)
+    return x.at[(place,) * x.ndim].set(value) if x.size else x
+
+
+def lanes(case):
+    """name -> the arguments of `everything`, in the dtype of the leaf."""
+    draw, own = case.draw, jnp.asarray(case.row.strength(case.shape), float)
+    g, zero, bad = draw(14), jnp.zeros_like(draw(0)), spoiled(case, 15, -1, jnp.nan)
+    off_kinks = draw(8)
+    off_kinks = jnp.where(off_kinks == 0, jnp.asarray(1, case.dtype), off_kinks) + case.origin
+    return {
+        "plain": (own, draw(0), g, STEP),
+        "origin": (own, case.origin, zero, STEP),
+        "kinks": (own, case.origin + zero_column(case), g, STEP),
+        "half a step": (own, draw(1), g, 0.5),
+        "one": (own, draw(5), g, STEP),
+        "other": (own, draw(6), g, STEP),
+        "off kinks": (own, off_kinks, g, STEP),
+        "no strength": (filled(case, 0), spoiled(case, 13, 0, jnp.inf), g, STEP),
+        "nan": (own, bad, bad, STEP),
+        "nan pulls": (own, zero, bad, STEP),
+        "infinite": (filled(case, jnp.inf), draw(16), g, STEP),
+        "infinite origin": (filled(case, jnp.inf), case.origin, g, STEP),
+        "no step": (filled(case, jnp.inf), draw(16), g, 0.0),
+        **{f"times {factor}": (factor * own, draw(11), g, STEP) for factor in FACTORS},
+    }
+
+
+@functools.cache
+def answers(case):
+    """name -> what all methods say there, out of one program."""
+    names, arguments = zip(*lanes(case).items(), strict=True)
+    with optimized():  # some laws hold to the bit
+        batch = jax.jit(jax.vmap(everything(case)))(*map(jnp.stack, zip(*arguments, strict=True)))
+    batch = jax.tree.map(np.asarray, batch)
+    return {name: {k: v[i] for k, v in batch.items()} for i, name in enumerate(names)}
+
+
+@functools.cache
+def exact(case):
+    """Minima, identities and derivatives, computed in float64 out of one program."""
+    row, noun, number = case.row, case.noun, jnp.asarray(case.row.strength(case.shape), float)
+    draw = lambda seed: case.draw(seed).astype(jnp.float64)
+    make = lambda factor: row.make(case.shape, factor * number)
+    zero, h = jnp.zeros(case.shape), 1e-6
+
+    def minimum():
+        x = draw(2)
+        p = noun.prox(case.draw(2), STEP).astype(jnp.float64)
+
+        def objective(z):
+            return 0.5 * jnp.sum(jnp.square(z - x)) + STEP * noun.value(z)
+
+        rng = np.random.default_rng(3)
+        others = [p + scale * rng.normal(size=x.shape) for scale in (1e-3, 1e-2, 0.1, 1) for _ in range(8)]
+        descend = lambda i, z: z - 0.3 / (1 + i) * jax.grad(objective)(z)
+        others += [zero, x, 0.5 * (p + x), jax.lax.fori_loop(0, 200, descend, others[0])]
+        # one entry at a time, for minima far from p
+        entry = jnp.eye(x.size, dtype=bool).reshape(x.size, *x.shape)
+        for z in (0.0, x, 0.5 * x, x - jnp.sign(x) * STEP * 0.7):
+            others += [*jnp.where(entry, z, p)]
+        return objective(p), jnp.sum(x**2), jax.vmap(objective)(jnp.stack(others))
+
+    def inclusion():
+        p = noun.prox(draw(4), STEP)
+        return noun.optimality(p, (p - draw(4)) / STEP)
+
+    def envelope():
+        def moreau(x):
+            p = noun.prox(x, STEP)
+            return jnp.sum(jnp.square(x - p)) / (2 * STEP) + noun.value(p)
+
+        return jax.grad(moreau)(draw(7)), (draw(7) - noun.prox(draw(7), STEP)) / STEP
+
+    def scaled_to_zero():
+        g, name = draw(9), "lams" if hasattr(noun, "lams") else "lam"
+        factor = noun.critical(g)
+        scaled = lambda factor: dataclasses.replace(noun, **{name: factor * jnp.asarray(getattr(noun, name), float)})
+        if jnp.ndim(getattr(noun, name)) == 0:
+            scaled = lambda factor: dataclasses.replace(noun, **{name: factor})
+        tried = jnp.stack([factor * (1 + 1e-12), factor * 0.99, jnp.asarray(1e-12), jnp.asarray(1e6)])
+        return factor, jax.vmap(lambda factor: scaled(factor).optimality(zero, g))(tried), noun.critical(zero)
+
+    def in_lam():
+        factors = jnp.array([1.0, 1 + h, 1 - h, 0.0, 1e-9])
+        methods = (lambda n: n.value(draw(12)), lambda n: jnp.sum(jnp.sin(n.prox(draw(12), STEP))))
+        return [jax.vmap(jax.value_and_grad(lambda f, m=m: m(make(f))))(factors) for m in methods]
+
+    def in_pull():
+        g, way = 3 * draw(17), draw(18)
+        f = lambda g: noun.optimality(zero, g)
+        values, slopes = jax.vmap(jax.value_and_grad(f))(jnp.stack([g, g + h * way, g - h * way]))
+        return values, jnp.sum(slopes[0] * way)
+
+    def kinks():
+        points = jnp.stack([case.origin, case.origin + zero_column(case)])
+        return jax.vmap(jax.jacobian(lambda x: noun.prox(x, STEP)))(points)
+
+    parts = [minimum, envelope, in_lam, kinks] if row.exact else []
+    parts += [inclusion, in_pull] if row.exact and "optimality" not in row.lacks else []
+    parts += [scaled_to_zero] if row.exact and "critical" not in row.lacks else []
+
+    def at_zero_strength():
+        x, ones = spoiled(case, 13, 0, jnp.inf), jnp.ones_like(number)
+        finite = jnp.where(jnp.isinf(x), case.origin if isinstance(noun, jr.Towards) else 0, x)
+        # those that are not linear in λ have their value flat by then, or are sums
+        rise = 1.0 if noun.homogeneous else h
+        slope = jax.grad(lambda lam: row.make(case.shape, lam * ones).value(x))(0.0)
+        return slope, row.make(case.shape, rise * ones).value(finite) / rise
+
+    found = jax.jit(lambda: {part.__name__: part() for part in [*parts, at_zero_strength]})()
+    return jax.tree.map(np.asarray, found)
+
+
+# ------------------------------------------------------------------ values
+
+
+@all_penalties
+def test_measure_and_value(case):
+    found = answers(case)["plain"]
+    axis = case.noun.axis
+    groups = () if axis is None else tuple(n for i, n in enumerate(case.shape) if i not in axis)
+    chex.assert_shape(found["measure"], groups)
+    assert found["measure"].dtype == case.arithmetic
+    chex.assert_shape(found["value"], ())
+    assert_ulps(found["value"], np.sum(wide(found["measure"])), case)
+    assert np.all(wide(found["measure"]) >= 0)
+    if np.prod(case.shape):
+        assert wide(answers(case)["origin"]["value"]) == 0
+
+
+@all_penalties
+def test_gradients_are_finite_at_kinks(case):
+    origin, kinks = answers(case)["origin"], answers(case)["kinks"]
+    assert not np.any(wide(origin["slope"]))
+    assert np.all(np.isfinite(wide(kinks["slope"])))
+    if isinstance(case.noun, Separable | Radial | jr.SparseGroup):  # a kink's designed slope
+        assert not np.any(wide(kinks["slope"])[wide(case.origin + zero_column(case)) == 0])
+    if case.row.exact:
+        assert np.all(np.isfinite(wide(exact(case)["kinks"])))
+    x = case.origin
+    assert jax.eval_shape(jax.grad(case.noun.value), x).dtype == x.dtype
+
+
+@all_penalties
+def test_zero_strength_ignores_infinite_weights(case):
+    if not np.prod(case.shape):
+        return
+    x, found = lanes(case)["no strength"][1], answers(case)["no strength"]
+    assert float(found["value"]) == 0
+    assert not np.any(wide(found["slope"]))
+    if case.row.exact:
+        np.testing.assert_array_equal(wide(found["prox"]), wide(x))
+    slope, expected = exact(case)["at_zero_strength"]
+    assert np.isfinite(slope)
+    if x.size > 1:
+        exactly = {"rtol": 8 * float(jnp.finfo(jnp.float32).eps)}
+        np.testing.assert_allclose(
+            slope, expected, **exactly if case.noun.homogeneous else {"rtol": 1e-5, "atol": 1e-4}
+        )
+
+
+@all_penalties
+def test_nan_stays_visible(case):
+    if not np.prod(case.shape) or not np.all(np.asarray(case.row.strength(case.shape))):
+        return
+    found, pulled = answers(case)["nan"], answers(case)["nan pulls"]
+    assert np.isnan(found["value"])
+    if case.row.exact:
+        assert np.isnan(wide(found["prox"])[(-1,) * len(case.shape)])
+        if "optimality" not in case.row.lacks:
+            assert np.isnan(found["optimality"][0])
+            assert np.isnan(pulled["optimality"][0])
+        if "critical" not in case.row.lacks:
+            assert not np.isfinite(found["critical"])
+
+
+# ------------------------------------------------------------------ the prox
+
+
+@proximable
+def test_prox_keeps_dtype_and_shape(case):
+    found = answers(case)["half a step"]
+    assert found["prox"].dtype == case.dtype
+    assert found["prox"].shape == case.shape
+
+
+@proximable
+def test_prox_is_the_minimiser(case):
+    best, size, others = exact(case)["minimum"]
+    assert np.min(others) >= best - 8 * case.eps * (best + size)
+
+
+@certified
+def test_prox_solves_the_inclusion(case):
+    # 0 ∈ (p − x)/step + ∂value(p)
+    assert float(exact(case)["inclusion"]) <= 1e-13
+
+
+@convex_penalties
+def test_prox_is_firmly_nonexpansive(case):
+    one, other = answers(case)["one"], answers(case)["other"]
+    difference = wide(one["prox"]) - wide(other["prox"])
+    distance = wide(case.draw(5)) - wide(case.draw(6))
+    assert np.sum(difference**2) <= np.sum(difference * distance) + 8 * case.eps * np.sum(distance**2)
+
+
+@convex_penalties
+def test_gradient_of_the_moreau_envelope(case):
+    np.testing.assert_allclose(*exact(case)["envelope"], atol=1e-12)
+
+
+@proximable
+def test_infinite_strength_and_no_step(case):
+    x, found = case.draw(16), answers(case)
+    limit = case.row.strongest(x) if case.row.strongest else case.origin
+    tolerance = 8 * case.eps if case.row.strongest else 0
+    np.testing.assert_allclose(wide(found["infinite"]["prox"]), wide(limit), atol=tolerance, rtol=0)
+    np.testing.assert_array_equal(wide(found["no step"]["prox"]), wide(x))
+    assert float(found["infinite origin"]["value"]) == 0
+
+
+# ------------------------------------------------------------------ solutions
+
+
+@certified
+def test_optimality_is_zero_at_solutions_and_not_elsewhere(case):
+    found = answers(case)["off kinks"]  # there the gradient is the subdifferential
+    _, at, off = found["optimality"]
+    eps = float(jnp.finfo(found["slope"].dtype).eps)
+    assert float(at) <= 4 * eps * (1 + np.max(np.abs(found["slope"]), initial=0))
+    if np.prod(case.shape):
+        assert float(off) == pytest.approx(0.25, rel=1e-5)
+
+
+@scaled_to_zero
+def test_critical_is_where_zero_starts_to_solve(case):
+    factor, (at, below, tiny, huge), of_nothing = exact(case)["scaled_to_zero"]
+    if factor == 0:  # nothing pulls, or no pull moves a weight off 0
+        assert tiny <= 1e-9
+    elif np.isinf(factor):
+        assert huge > 0.01
+    else:
+        assert at <= 1e-12
+        assert below > 1e-4
+    assert of_nothing == 0
+
+
+# ------------------------------------------------------------------ transformations
+
+
+@certified
+def test_optimality_is_differentiable(case):
+    (_, after, before), slope = exact(case)["in_pull"]
+    np.testing.assert_allclose(slope, (after - before) / 2e-6, atol=1e-6)
+
+
+@proximable
+def test_derivative_in_lam(case):
+    for (_, after, before, none, little), slopes in exact(case)["in_lam"]:
+        np.testing.assert_allclose(slopes[0], (after - before) / 2e-6, atol=1e-7, rtol=1e-7)
+        # At λ = 0 the derivative is one-sided, and is not lost.
+        np.testing.assert_allclose(slopes[3], (little - none) / 1e-9, atol=3e-5)
+
+
+def assert_same_answers(found, expected, case):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        # differences of numbers of order 1
+        assert_ulps(found[name], expected[name], case, scale=1 if name in ("prox", "optimality", "slope") else 1e-30)
+
+
+@proximable
+def test_vmap_is_a_loop(case):
+    program = jax.jit(everything(case))
+    for factor in FACTORS:
+        expected = program(*map(jnp.asarray, lanes(case)[f"times {factor}"]))
+        found = answers(case)[f"times {factor}"]
+        if case.row.name.endswith("weight") and factor == 0:
+            assert expected.pop("critical", np.inf) == found.get("critical", np.inf)  # no factor on 0 is enough
+            found = {k: v for k, v in found.items() if k != "critical"}
+        assert_same_answers(found, expected, case)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=[] if row in first_of_each_class(PENALTIES) else [pytest.mark.slow], id=str(row))
+        for row in PENALTIES
+    ],
+)
+def test_jit_is_eager(row):
+    """On a cell that all rows share: eagerly each operation is a program. A literal strength is one more way."""
+    case = Case(row, SHAPES["matrix"], DTYPES["f32"])
+    number, x, g, step = map(jnp.asarray, lanes(case)["times 1.0"])
+    methods = everything(case, solutions=False)
+    jitted = jax.jit(methods)(number, x, g, step)
+    with jax.numpy_dtype_promotion("strict"):
+        for strength in (number, row.strength(case.shape)):
+            assert_same_answers(jitted, methods(strength, x, g, step), case)
