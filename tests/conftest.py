@@ -9,6 +9,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TOGETHER = {"test_layout.py", "test_sweep_devices.py", "test_sweep_executors.py", "test_sweep_kills.py"}
 KEPT = 2**30  # bytes of compiled programs that are kept
 QUICKLY = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"  # versions without the option ignore it
 
@@ -25,7 +26,7 @@ def pytest_configure(config):
     settings = {"jax_compilation_cache_dir": folder}
     settings |= {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
     if quick:  # most of the time is spent on compiling: a third of it is enough for programs that run once
-        settings["jax_disable_most_optimizations"] = True
+        settings |= {"jax_disable_most_optimizations": True, "jax_traceback_in_locations_limit": 0}
         if QUICKLY not in os.environ.get("XLA_FLAGS", ""):
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"
     for name, value in settings.items():
@@ -45,14 +46,19 @@ def forget_programs(folder: Path):
             path.unlink(missing_ok=True)
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Tests of one case share programs, and some files share fixtures that take long: they go to one worker."""
-    for item in items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
-        if case is not None and hasattr(case, "row"):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{item.callspec.id}"))
-        elif item.get_closest_marker("together"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, name = nodeid.partition("::")
+            if Path(path).name in TOGETHER:
+                return path
+            return path + name[name.find("[") :] if path.endswith("_laws.py") and "[" in name else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture

@@ -98,7 +98,6 @@ def told():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.together
 @pytest.mark.parametrize("block", range(len(blocks())))
 def test_readme_code_runs(told, block):
     printed, error = told[block]

@@ -24,7 +24,7 @@ certified = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact a
 scaled_to_zero = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and "critical" not in r.lacks))
 convex_penalties = pytest.mark.parametrize("case", cases(PENALTIES, lambda r: r.exact and r.convex))
 
-STEP = 0.8
+STEP, H = 0.8, 1e-6
 FACTORS = (0.0, 0.5, 1.0, 3.0)
 
 
@@ -78,6 +78,7 @@ def lanes(case):
         "origin": (own, case.origin, zero, STEP),
         "kinks": (own, case.origin + zero_column(case), g, STEP),
         "half a step": (own, draw(1), g, 0.5),
+        "a step": (own, draw(2), g, STEP),
         "one": (own, draw(5), g, STEP),
         "other": (own, draw(6), g, STEP),
         "off kinks": (own, off_kinks, g, STEP),
@@ -103,20 +104,22 @@ def answers(case):
 
 @functools.cache
 def exact(case):
-    """Minima, identities and derivatives, computed in float64 out of one program."""
+    """Minima, identities and derivatives, computed in float64 out of one program.
+
+    What is computed at several points is computed in lanes: each further call of a method would be compiled as well.
+    """
     row, noun, number = case.row, case.noun, jnp.asarray(case.row.strength(case.shape), float)
     draw = lambda seed: case.draw(seed).astype(jnp.float64)
     make = lambda factor: row.make(case.shape, factor * number)
-    zero, h = jnp.zeros(case.shape), 1e-6
+    zero = jnp.zeros(case.shape)
+    certified = row.exact and "optimality" not in row.lacks
 
-    def minimum():
-        x = draw(2)
-        p = noun.prox(case.draw(2), STEP).astype(jnp.float64)
+    def minimum(p):
+        x, rng = draw(2), np.random.default_rng(3)
 
         def objective(z):
             return 0.5 * jnp.sum(jnp.square(z - x)) + STEP * noun.value(z)
 
-        rng = np.random.default_rng(3)
         others = [p + scale * rng.normal(size=x.shape) for scale in (1e-3, 1e-2, 0.1, 1) for _ in range(8)]
         descend = lambda i, z: z - 0.3 / (1 + i) * jax.grad(objective)(z)
         others += [zero, x, 0.5 * (p + x), jax.lax.fori_loop(0, 200, descend, others[0])]
@@ -124,57 +127,71 @@ def exact(case):
         entry = jnp.eye(x.size, dtype=bool).reshape(x.size, *x.shape)
         for z in (0.0, x, 0.5 * x, x - jnp.sign(x) * STEP * 0.7):
             others += [*jnp.where(entry, z, p)]
-        return objective(p), jnp.sum(x**2), jax.vmap(objective)(jnp.stack(others))
+        values = jax.vmap(objective)(jnp.stack([p, *others]))
+        return values[0], jnp.sum(x**2), values[1:]
 
-    def inclusion():
-        p = noun.prox(draw(4), STEP)
-        return noun.optimality(p, (p - draw(4)) / STEP)
+    def steps():
+        """Of each lane: p = prox(x), values at x and p, and derivatives in x and in the strength."""
+        lanes = [(1.0, draw(4)), (1.0, draw(7)), *((factor, draw(12)) for factor in (1.0, 1 + H, 1 - H, 0.0, 1e-9))]
+        factors, points = (jnp.stack(column) for column in zip(*lanes, strict=True))
 
-    def envelope():
-        def moreau(x):
-            p = noun.prox(x, STEP)
-            return jnp.sum(jnp.square(x - p)) / (2 * STEP) + noun.value(p)
+        def lane(factor, x):
+            p, pull = jax.vjp(lambda factor, x: make(factor).prox(x, STEP), factor, x)
+            value = jax.value_and_grad(lambda factor, x: make(factor).value(x), (0, 1))
+            values, (in_lam, slopes) = jax.vmap(value, (None, 0))(factor, jnp.stack([x, p]))
+            envelope = (x - p) / STEP + pull(slopes[1] - (x - p) / STEP)[1]
+            return {
+                "prox": p,
+                "envelope": envelope,
+                "residual": (x - p) / STEP,
+                "in lam": jnp.stack([in_lam[0], pull(jnp.cos(p))[0]]),
+                "values": jnp.stack([values[0], jnp.sum(jnp.sin(p))]),
+            }
 
-        return jax.grad(moreau)(draw(7)), (draw(7) - noun.prox(draw(7), STEP)) / STEP
+        return jax.vmap(lane)(factors, points)
 
-    def scaled_to_zero():
-        g, name = draw(9), "lams" if hasattr(noun, "lams") else "lam"
-        factor = noun.critical(g)
-        scaled = lambda factor: dataclasses.replace(noun, **{name: factor * jnp.asarray(getattr(noun, name), float)})
-        if jnp.ndim(getattr(noun, name)) == 0:
-            scaled = lambda factor: dataclasses.replace(noun, **{name: factor})
-        tried = jnp.stack([factor * (1 + 1e-12), factor * 0.99, jnp.asarray(1e-12), jnp.asarray(1e6)])
-        return factor, jax.vmap(lambda factor: scaled(factor).optimality(zero, g))(tried), noun.critical(zero)
-
-    def in_lam():
-        factors = jnp.array([1.0, 1 + h, 1 - h, 0.0, 1e-9])
-        methods = (lambda n: n.value(draw(12)), lambda n: jnp.sum(jnp.sin(n.prox(draw(12), STEP))))
-        return [jax.vmap(jax.value_and_grad(lambda f, m=m: m(make(f))))(factors) for m in methods]
-
-    def in_pull():
-        g, way = 3 * draw(17), draw(18)
-        f = lambda g: noun.optimality(zero, g)
-        values, slopes = jax.vmap(jax.value_and_grad(f))(jnp.stack([g, g + h * way, g - h * way]))
-        return values, jnp.sum(slopes[0] * way)
+    def solutions(stepped):
+        """`optimality` of the prox; its derivative at 0; and at 0 about the critical strength."""
+        g, way, name = 3 * draw(17), draw(18), "lams" if hasattr(noun, "lams") else "lam"
+        own, build, found = jnp.ones(()), make, {}
+        lanes = [(own, stepped["prox"][0], -stepped["residual"][0])]
+        lanes += [(own, zero, pull) for pull in (g, g + H * way, g - H * way)]
+        if "critical" not in row.lacks:
+            leaf = jnp.asarray(getattr(noun, name), float)
+            build = lambda leaf: dataclasses.replace(noun, **{name: leaf})
+            factor, found["of nothing"] = jax.vmap(noun.critical)(jnp.stack([draw(9), zero]))
+            unit = jnp.ones(()) if leaf.ndim == 0 else leaf
+            lanes = [(leaf, *points) for _, *points in lanes]
+            lanes += [(tried * unit, zero, draw(9)) for tried in (factor * (1 + 1e-12), factor * 0.99, 1e-12, 1e6)]
+            found["factor"] = factor
+        at = jax.value_and_grad(lambda g, leaf, x: build(leaf).optimality(x, g))
+        leaves, points, pulls = (jnp.stack(column) for column in zip(*lanes, strict=True))
+        values, slopes = jax.vmap(at)(pulls, leaves, points)
+        return found | {"values": values, "along": jnp.sum(slopes[1] * way)}
 
     def kinks():
         points = jnp.stack([case.origin, case.origin + zero_column(case)])
-        return jax.vmap(jax.jacobian(lambda x: noun.prox(x, STEP)))(points)
-
-    parts = [minimum, envelope, in_lam, kinks] if row.exact else []
-    parts += [inclusion, in_pull] if row.exact and "optimality" not in row.lacks else []
-    parts += [scaled_to_zero] if row.exact and "critical" not in row.lacks else []
+        dense = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1, case.shape), case.dtype)
+        return jax.vmap(lambda x: jax.vjp(lambda x: noun.prox(x, STEP), x)[1](dense)[0])(points)
 
     def at_zero_strength():
         x, ones = spoiled(case, 13, 0, jnp.inf), jnp.ones_like(number)
         finite = jnp.where(jnp.isinf(x), case.origin if isinstance(noun, jr.Towards) else 0, x)
         # those that are not linear in λ have their value flat by then, or are sums
-        rise = 1.0 if noun.homogeneous else h
-        slope = jax.grad(lambda lam: row.make(case.shape, lam * ones).value(x))(0.0)
-        return slope, row.make(case.shape, rise * ones).value(finite) / rise
+        rise = 1.0 if noun.homogeneous else H
+        at = jax.vmap(jax.value_and_grad(lambda lam, x: row.make(case.shape, lam * ones).value(x)))
+        values, slopes = at(jnp.array([0.0, rise]), jnp.stack([x, finite]))
+        return slopes[0], values[1] / rise
 
-    found = jax.jit(lambda: {part.__name__: part() for part in [*parts, at_zero_strength]})()
-    return jax.tree.map(np.asarray, found)
+    @jax.jit
+    def program(p):
+        found = {"at zero strength": at_zero_strength()}
+        if row.exact:
+            found |= {"minimum": minimum(p), "steps": steps(), "kinks": kinks()}
+        return found | ({"solutions": solutions(found["steps"])} if certified else {})
+
+    p = answers(case)["a step"]["prox"].astype(np.float64) if row.exact else None
+    return jax.tree.map(np.asarray, program(p))
 
 
 # ------------------------------------------------------------------ values
@@ -216,7 +233,7 @@ def test_zero_strength_ignores_infinite_weights(case):
     assert not np.any(wide(found["slope"]))
     if case.row.exact:
         np.testing.assert_array_equal(wide(found["prox"]), wide(x))
-    slope, expected = exact(case)["at_zero_strength"]
+    slope, expected = exact(case)["at zero strength"]
     assert np.isfinite(slope)
     if x.size > 1:
         exactly = {"rtol": 8 * float(jnp.finfo(jnp.float32).eps)}
@@ -259,7 +276,7 @@ def test_prox_is_the_minimiser(case):
 @certified
 def test_prox_solves_the_inclusion(case):
     # 0 ∈ (p − x)/step + ∂value(p)
-    assert float(exact(case)["inclusion"]) <= 1e-13
+    assert exact(case)["solutions"]["values"][0] <= 1e-13
 
 
 @convex_penalties
@@ -272,7 +289,8 @@ def test_prox_is_firmly_nonexpansive(case):
 
 @convex_penalties
 def test_gradient_of_the_moreau_envelope(case):
-    np.testing.assert_allclose(*exact(case)["envelope"], atol=1e-12)
+    found = exact(case)["steps"]
+    np.testing.assert_allclose(found["envelope"][1], found["residual"][1], atol=1e-12)
 
 
 @proximable
@@ -300,7 +318,8 @@ def test_optimality_is_zero_at_solutions_and_not_elsewhere(case):
 
 @scaled_to_zero
 def test_critical_is_where_zero_starts_to_solve(case):
-    factor, (at, below, tiny, huge), of_nothing = exact(case)["scaled_to_zero"]
+    found = exact(case)["solutions"]
+    factor, (at, below, tiny, huge) = found["factor"], found["values"][4:]
     if factor == 0:  # nothing pulls, or no pull moves a weight off 0
         assert tiny <= 1e-9
     elif np.isinf(factor):
@@ -308,7 +327,7 @@ def test_critical_is_where_zero_starts_to_solve(case):
     else:
         assert at <= 1e-12
         assert below > 1e-4
-    assert of_nothing == 0
+    assert found["of nothing"] == 0
 
 
 # ------------------------------------------------------------------ transformations
@@ -316,14 +335,17 @@ def test_critical_is_where_zero_starts_to_solve(case):
 
 @certified
 def test_optimality_is_differentiable(case):
-    (_, after, before), slope = exact(case)["in_pull"]
-    np.testing.assert_allclose(slope, (after - before) / 2e-6, atol=1e-6)
+    found = exact(case)["solutions"]
+    _, after, before = found["values"][1:4]
+    np.testing.assert_allclose(found["along"], (after - before) / (2 * H), atol=1e-6)
 
 
 @proximable
 def test_derivative_in_lam(case):
-    for (_, after, before, none, little), slopes in exact(case)["in_lam"]:
-        np.testing.assert_allclose(slopes[0], (after - before) / 2e-6, atol=1e-7, rtol=1e-7)
+    found = exact(case)["steps"]
+    for i in range(2):  # of the value, and of the prox
+        (_, after, before, none, little), slopes = found["values"][2:, i], found["in lam"][2:, i]
+        np.testing.assert_allclose(slopes[0], (after - before) / (2 * H), atol=1e-7, rtol=1e-7)
         # At λ = 0 the derivative is one-sided, and is not lost.
         np.testing.assert_allclose(slopes[3], (little - none) / 1e-9, atol=3e-5)
 

@@ -263,7 +263,6 @@ def a_store_of_eight_devices_goes_on_with_one(path):
     assert told == [(60, 60)]
 
 
-@pytest.mark.together
 @pytest.mark.parametrize("name", CHECKS)
 def test_on_eight_devices(on_eight_devices, name):
     assert name not in on_eight_devices, on_eight_devices[name]

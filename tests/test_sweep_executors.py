@@ -18,7 +18,6 @@ import pytest
 
 import jaxreg as jr
 
-pytestmark = pytest.mark.together
 SPACE = jr.grid(lam=np.arange(1.0, 9.0), seed=range(3))  # 24 configurations
 CHUNK = 4
 

@@ -18,7 +18,6 @@ import pytest
 import jaxreg as jr
 from jaxreg.sweeps import files, store, work
 
-pytestmark = pytest.mark.together
 HERE = Path(__file__).parent
 X = np.random.default_rng(0).normal(size=(5, 3))
 
