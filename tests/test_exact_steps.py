@@ -115,6 +115,7 @@ def test_what_couples_weights_is_refused_by_name():
 # ------------------------------------------------------------------ against optax, and the prox after plain SGD
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("dtype", "rate"),
     [(jnp.bfloat16, 0.1), (jnp.float32, optax.linear_schedule(0.2, 0.0, 3)), (jnp.float64, 0.1)],

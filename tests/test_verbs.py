@@ -529,6 +529,7 @@ def test_integer_parameters_are_refused_by_name(verb):
 # ------------------------------------------------------------------ projected: rounding
 
 
+@pytest.mark.usefixtures("optimized")
 def test_projected_returns_the_update_itself_inside():
     rng = np.random.default_rng(0)
     for dtype in (jnp.float32, jnp.float64, jnp.bfloat16):
@@ -542,6 +543,7 @@ def test_projected_returns_the_update_itself_inside():
         assert moved.dtype == (jnp.float32 if dtype == jnp.bfloat16 else dtype)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_projected_is_the_identity_inside_under_jit_in_bf16():
     # XLA may keep the excess precision of a bf16 update that is widened at once.
     rng = np.random.default_rng(0)
