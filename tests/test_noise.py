@@ -60,11 +60,13 @@ def test_mean_and_variance(key, name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rate_zero_is_the_identity_bit_for_bit(key, name, dtype):
     x = X.astype(dtype)
-    for rate in (0, 0.0, jnp.zeros(()), jnp.zeros((), jnp.bfloat16)):
-        out = RATED[name](key, x, rate)
+    apply = RATED[name]
+    literal = jax.jit(lambda x: (apply(key, x, 0), apply(key, x, 0.0), apply(key, x[:1, :1], 0.5)))(x)
+    traced = jax.jit(lambda x, *rates: [apply(key, x, rate) for rate in rates])
+    for out in (*literal[:2], *traced(x, jnp.zeros(()), jnp.zeros((), jnp.bfloat16))):
         assert out.dtype == dtype
         assert np.asarray(out).tobytes() == np.asarray(x).tobytes()
-    assert RATED[name](key, x[:1, :1], 0.5).dtype == dtype
+    assert literal[2].dtype == dtype
 
 
 @rated

@@ -336,15 +336,15 @@ def test_vmap_over_the_strength_is_a_loop(verb):
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), alone(number), rtol=1e-5, atol=1e-6)
 
 
-@verbs
-def test_checkpoint_continues_bit_identically(verb, tmp_path):
-    tx, params = make(verb), tree(0)
-    _, state = tx.update(tree(1), tx.init(params), params)
+def test_checkpoints_continue_bit_identically(tmp_path):
+    params, links = tree(0), {verb: make(verb) for verb in VERBS}
+    states = {verb: tx.update(tree(1), tx.init(params), params)[1] for verb, tx in links.items()}
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "state", state)
+        checkpointer.save(tmp_path / "states", states)
         checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "state", jax.eval_shape(lambda: state))
-    assert_same(tx.update(tree(2), restored, params), tx.update(tree(2), state, params))
+        restored = checkpointer.restore(tmp_path / "states", jax.eval_shape(lambda: states))
+    for verb, tx in links.items():
+        assert_same(tx.update(tree(2), restored[verb], params), tx.update(tree(2), states[verb], params))
 
 
 @verbs
