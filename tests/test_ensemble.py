@@ -109,7 +109,7 @@ def test_negative_log_likelihoods():
 def test_an_ensemble_of_one_is_the_member(dtype):
     mean, variance, logits = (jnp.asarray(a[:1], dtype) for a in (MEAN, VARIANCE, LOGITS))
     wide = jnp.promote_types(dtype, jnp.float32)
-    m = ens.moments(mean, variance)
+    m = jax.jit(ens.moments)(mean, variance)
     assert m.mean.dtype == m.variance.dtype == wide
     assert np.array_equal(m.mean, mean[0].astype(wide))
     assert np.array_equal(m.variance, variance[0].astype(wide))

@@ -32,6 +32,9 @@ def run(tx, params=W, grads=GRADS):
     return path, state
 
 
+nearest, distance = jax.jit(lambda pen, x, step: pen.prox(x, step)), jax.jit(lambda pen, x, g: pen.optimality(x, g))
+
+
 def fixed(scaled, diagonal):
     """A preconditioner whose step and diagonal are given."""
     return optax.stateless(lambda g, params: scaled), lambda state: diagonal
@@ -65,9 +68,9 @@ def test_a_step_per_weight_is_the_step_of_each_weight(row):
     pen = row.noun(SHAPE)
     x = jnp.asarray(1.5 * np.random.default_rng(1).normal(size=SHAPE), jnp.float32)
     steps = np.resize([0.0, 0.3, 2.0, 0.05, 100.0], SHAPE)
-    whole = pen.prox(x, jnp.asarray(steps))
+    whole = nearest(pen, x, steps)
     for step in np.unique(steps):
-        one = pen.prox(x, step)[steps == step]
+        one = nearest(pen, x, step)[steps == step]
         np.testing.assert_allclose(whole[steps == step], one, rtol=1e-6)
         np.testing.assert_array_equal(whole[steps == step] == 0, one == 0)
     np.testing.assert_array_equal(whole[steps == 0], x[steps == 0])
@@ -81,11 +84,11 @@ def test_the_step_solves_its_problem(row):
     m, d = rng.normal(size=SHAPE), np.exp(rng.normal(size=SHAPE))
     tx = jr.proxgen(pen, eta, *fixed(m / d, d))
     theta = jnp.zeros(SHAPE)
-    z = theta + tx.update(jnp.asarray(m), tx.init(theta), theta)[0]
-    assert float(pen.optimality(z, m + d * (z - theta) / eta)) < 1e-13
+    z = theta + jax.jit(lambda m: tx.update(m, tx.init(theta), theta)[0])(m)
+    assert float(distance(pen, z, m + d * (z - theta) / eta)) < 1e-13
     # The Euclidean prox of the same step solves another problem (of L0, every point is stationary in its support).
-    z = pen.prox(jnp.asarray(theta - eta * m / d), eta)
-    assert isinstance(pen, jr.L0) or float(pen.optimality(z, m + d * (z - theta) / eta)) > 1e-3
+    z = nearest(pen, theta - eta * m / d, eta)
+    assert isinstance(pen, jr.L0) or float(distance(pen, z, m + d * (z - theta) / eta)) > 1e-3
 
 
 def test_what_couples_weights_is_refused_by_name():
