@@ -289,6 +289,16 @@ class Case:
         x = scale * rng.normal(size=self.shape) * (rng.random(self.shape) > 0.1)
         return jnp.asarray(x, self.dtype)
 
+    def zero_column(self):
+        """A random leaf whose first unit is 0: a point with kinks."""
+        x = self.draw(10)
+        return x.at[..., 0].set(0) if x.size else x
+
+    def spoiled(self, seed: int, place: int, value: float):
+        """A random leaf of which one entry is `value`."""
+        x = self.draw(seed)
+        return x.at[(place,) * x.ndim].set(value) if x.size else x
+
 
 @contextlib.contextmanager
 def optimized():
@@ -309,6 +319,15 @@ def assert_ulps(a, b, case, ulps=4, scale=1e-30):
     eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
     a, b = wide(a), wide(b)
     np.testing.assert_allclose(a, b, rtol=0, atol=ulps * eps * max(scale, np.abs(b).max(initial=0)))
+
+
+def in_lanes(methods, lanes):
+    """name -> what the methods say of its arguments, all of them out of one program."""
+    names, arguments = zip(*lanes.items(), strict=True)
+    with optimized():  # some laws hold to the bit
+        batch = jax.jit(jax.vmap(methods))(*map(jnp.stack, zip(*arguments, strict=True)))
+    batch = jax.tree.map(np.asarray, batch)
+    return {name: {k: v[i] for k, v in batch.items()} for i, name in enumerate(names)}
 
 
 def cases(rows, keep=lambda row: True):
@@ -337,3 +356,13 @@ def first_of_each_class(rows):
     for row in rows:
         first.setdefault(type(row.noun(SHAPES["matrix"])), row)
     return list(first.values())
+
+
+def on_one_cell(rows):
+    """Each row on a cell that all share, the first of each class in a quick run: for laws of eager operations."""
+    first = first_of_each_class(rows)
+    chosen = []
+    for row in rows:
+        case, marks = Case(row, SHAPES["matrix"], DTYPES["f32"]), [] if row in first else [pytest.mark.slow]
+        chosen.append(pytest.param(case, marks=marks, id=str(row)))
+    return chosen

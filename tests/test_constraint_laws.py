@@ -11,18 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from table import (
-    CONSTRAINTS,
-    DTYPES,
-    SHAPES,
-    Case,
-    assert_ulps,
-    cases,
-    first_of_each_class,
-    optimized,
-    per_weight,
-    wide,
-)
+from table import CONSTRAINTS, assert_ulps, cases, in_lanes, on_one_cell, per_weight, wide
 
 import jaxreg as jr
 
@@ -52,17 +41,6 @@ def everything(case):
     return methods
 
 
-def zero_column(case):
-    if not np.prod(case.shape):
-        return case.draw(10)
-    return case.draw(10).at[..., 0].set(0)
-
-
-def spoiled(case, value):
-    x = case.draw(19)
-    return x.at[(-1,) * x.ndim].set(value) if x.size else x
-
-
 def small(case, scale):
     """A leaf of which much lies inside, with a −0 in it."""
     x = case.draw(22, scale)
@@ -80,9 +58,9 @@ def lanes(case):
     return {
         "plain": (own, draw(20)),
         "zero": (own, jnp.zeros_like(draw(0))),
-        "zero column": (own, zero_column(case)),
-        "nan": (own, spoiled(case, jnp.nan)),
-        "infinite": (own, spoiled(case, jnp.inf)),
+        "zero column": (own, case.zero_column()),
+        "nan": (own, case.spoiled(19, -1, jnp.nan)),
+        "infinite": (own, case.spoiled(19, -1, jnp.inf)),
         "near": (own, draw(23)),
         "one": (own, draw(24)),
         "other": (own, draw(25)),
@@ -97,11 +75,7 @@ def lanes(case):
 @functools.cache
 def answers(case):
     """name -> what all methods say there, out of one program."""
-    names, arguments = zip(*lanes(case).items(), strict=True)
-    with optimized():  # some laws hold to the bit
-        batch = jax.jit(jax.vmap(everything(case)))(*map(jnp.stack, zip(*arguments, strict=True)))
-    batch = jax.tree.map(np.asarray, batch)
-    return {name: {k: v[i] for k, v in batch.items()} for i, name in enumerate(names)}
+    return in_lanes(everything(case), lanes(case))
 
 
 @functools.cache
@@ -115,7 +89,7 @@ def exact(case):
         return jax.vmap(case.noun.project)(jnp.stack(others))
 
     def slopes():
-        points = [jnp.zeros(case.shape, case.dtype), zero_column(case), case.draw(26)]
+        points = [jnp.zeros(case.shape, case.dtype), case.zero_column(), case.draw(26)]
         points, numbers = jnp.stack(points * 2), jnp.stack([number] * 3 + [0 * number] * 3)
         both = lambda x, number: (row.make(case.shape, number).project(x), row.make(case.shape, number).violation(x))
         return jax.tree.leaves(jax.vmap(jax.jacobian(both, (0, 1)))(points, numbers))
@@ -245,16 +219,9 @@ def test_vmap_is_a_loop(case):
         assert_same_answers(answers(case)[f"times {factor}"], expected, case)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, marks=[] if row in first_of_each_class(CONSTRAINTS) else [pytest.mark.slow], id=str(row))
-        for row in CONSTRAINTS
-    ],
-)
-def test_jit_is_eager(row):
+@pytest.mark.parametrize("case", on_one_cell(CONSTRAINTS))
+def test_jit_is_eager(case):
     """On a cell that all rows share: eagerly each operation is a program."""
-    case = Case(row, SHAPES["matrix"], DTYPES["f32"])
     arguments = list(map(jnp.asarray, lanes(case)["times 1.0"]))
     with jax.numpy_dtype_promotion("strict"):
         eager = everything(case)(*arguments)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from table import DTYPES, PENALTIES, SHAPES, Case, assert_ulps, cases, first_of_each_class, optimized, wide
+from table import PENALTIES, assert_ulps, cases, in_lanes, on_one_cell, wide
 
 import jaxreg as jr
 from jaxreg.penalties.grouped import Radial
@@ -54,35 +54,22 @@ def filled(case, number):
     return jnp.full_like(jnp.asarray(case.row.strength(case.shape), float), number)
 
 
-def zero_column(case):
-    """A point with kinks, at the origin's distance."""
-    if not np.prod(case.shape):
-        return case.draw(10)
-    return case.draw(10).at[..., 0].set(0)
-
-
-def spoiled(case, seed, place, value):
-    """A leaf of which one entry is `value`."""
-    x = case.draw(seed)
-    return x.at[(place,) * x.ndim].set(value) if x.size else x
-
-
 def lanes(case):
     """name -> the arguments of `everything`, in the dtype of the leaf."""
     draw, own = case.draw, jnp.asarray(case.row.strength(case.shape), float)
-    g, zero, bad = draw(14), jnp.zeros_like(draw(0)), spoiled(case, 15, -1, jnp.nan)
+    g, zero, bad = draw(14), jnp.zeros_like(draw(0)), case.spoiled(15, -1, jnp.nan)
     off_kinks = draw(8)
     off_kinks = jnp.where(off_kinks == 0, jnp.asarray(1, case.dtype), off_kinks) + case.origin
     return {
         "plain": (own, draw(0), g, STEP),
         "origin": (own, case.origin, zero, STEP),
-        "kinks": (own, case.origin + zero_column(case), g, STEP),
+        "kinks": (own, case.origin + case.zero_column(), g, STEP),
         "half a step": (own, draw(1), g, 0.5),
         "a step": (own, draw(2), g, STEP),
         "one": (own, draw(5), g, STEP),
         "other": (own, draw(6), g, STEP),
         "off kinks": (own, off_kinks, g, STEP),
-        "no strength": (filled(case, 0), spoiled(case, 13, 0, jnp.inf), g, STEP),
+        "no strength": (filled(case, 0), case.spoiled(13, 0, jnp.inf), g, STEP),
         "nan": (own, bad, bad, STEP),
         "nan pulls": (own, zero, bad, STEP),
         "infinite": (filled(case, jnp.inf), draw(16), g, STEP),
@@ -95,11 +82,7 @@ def lanes(case):
 @functools.cache
 def answers(case):
     """name -> what all methods say there, out of one program."""
-    names, arguments = zip(*lanes(case).items(), strict=True)
-    with optimized():  # some laws hold to the bit
-        batch = jax.jit(jax.vmap(everything(case)))(*map(jnp.stack, zip(*arguments, strict=True)))
-    batch = jax.tree.map(np.asarray, batch)
-    return {name: {k: v[i] for k, v in batch.items()} for i, name in enumerate(names)}
+    return in_lanes(everything(case), lanes(case))
 
 
 @functools.cache
@@ -170,12 +153,12 @@ def exact(case):
         return found | {"values": values, "along": jnp.sum(slopes[1] * way)}
 
     def kinks():
-        points = jnp.stack([case.origin, case.origin + zero_column(case)])
+        points = jnp.stack([case.origin, case.origin + case.zero_column()])
         dense = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1, case.shape), case.dtype)
         return jax.vmap(lambda x: jax.vjp(lambda x: noun.prox(x, STEP), x)[1](dense)[0])(points)
 
     def at_zero_strength():
-        x, ones = spoiled(case, 13, 0, jnp.inf), jnp.ones_like(number)
+        x, ones = case.spoiled(13, 0, jnp.inf), jnp.ones_like(number)
         finite = jnp.where(jnp.isinf(x), case.origin if isinstance(noun, jr.Towards) else 0, x)
         # those that are not linear in λ have their value flat by then, or are sums
         rise = 1.0 if noun.homogeneous else H
@@ -217,7 +200,7 @@ def test_gradients_are_finite_at_kinks(case):
     assert not np.any(wide(origin["slope"]))
     assert np.all(np.isfinite(wide(kinks["slope"])))
     if isinstance(case.noun, Separable | Radial | jr.SparseGroup):  # a kink's designed slope
-        assert not np.any(wide(kinks["slope"])[wide(case.origin + zero_column(case)) == 0])
+        assert not np.any(wide(kinks["slope"])[wide(case.origin + case.zero_column()) == 0])
     if case.row.exact:
         assert np.all(np.isfinite(wide(exact(case)["kinks"])))
     x = case.origin
@@ -369,19 +352,12 @@ def test_vmap_is_a_loop(case):
         assert_same_answers(found, expected, case)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, marks=[] if row in first_of_each_class(PENALTIES) else [pytest.mark.slow], id=str(row))
-        for row in PENALTIES
-    ],
-)
-def test_jit_is_eager(row):
+@pytest.mark.parametrize("case", on_one_cell(PENALTIES))
+def test_jit_is_eager(case):
     """On a cell that all rows share: eagerly each operation is a program. A literal strength is one more way."""
-    case = Case(row, SHAPES["matrix"], DTYPES["f32"])
     number, x, g, step = map(jnp.asarray, lanes(case)["times 1.0"])
     methods = everything(case, solutions=False)
     jitted = jax.jit(methods)(number, x, g, step)
     with jax.numpy_dtype_promotion("strict"):
-        for strength in (number, row.strength(case.shape)):
+        for strength in (number, case.row.strength(case.shape)):
             assert_same_answers(jitted, methods(strength, x, g, step), case)
