@@ -304,8 +304,10 @@ class Case:
 def optimized():
     """As users compile, for what must hold to the bit; a quick run leaves most optimizations out."""
     jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", QUICK)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", QUICK)
 
 
 def wide(x):

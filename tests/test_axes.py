@@ -73,7 +73,7 @@ def in_haiku(fn, *inputs):
 
 def equinox(layer, *inputs):
     shapes, rest = eqx.partition(eqx.filter_eval_shape(layer, key=KEY), lambda x: isinstance(x, jax.ShapeDtypeStruct))
-    return filled(shapes), lambda p: jax.jit(jax.vmap(eqx.combine(p, rest)))(*inputs)
+    return filled(shapes), lambda p: jax.vmap(eqx.combine(p, rest))(*inputs)
 
 
 def last(case):

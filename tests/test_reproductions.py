@@ -20,7 +20,7 @@ def solve(con, shape, dtype, steps=6000, **options):
 
     def step(carry, _):
         w, state = carry
-        updates, state = tx.update(jax.jit(jax.grad(loss))(w), state, w)
+        updates, state = tx.update(jax.grad(loss)(w), state, w)
         return (optax.apply_updates(w, updates), state), None
 
     w = jnp.zeros(shape, dtype)

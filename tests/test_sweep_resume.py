@@ -281,7 +281,7 @@ def trained(lam):
 
     def step(carry, _):
         w, state = carry
-        updates, state = optimizer.update(jax.jit(jax.grad(rules_of_their_own))(w), state, w)
+        updates, state = optimizer.update(jax.grad(rules_of_their_own)(w), state, w)
         return (w + updates, state), None
 
     return jax.lax.scan(step, (lam, optimizer.init(lam)), None, 3)[0][0]

@@ -33,7 +33,7 @@ def step(state, lam, lr, X, y):
     def loss(w):
         return jnp.mean(seen * (X @ w - y) ** 2) + lam * jnp.sum(w**2)
 
-    updates, optimizer = optax.sgd(lr, momentum=0.9).update(jax.jit(jax.grad(loss))(state["w"]), state["optimizer"])
+    updates, optimizer = optax.sgd(lr, momentum=0.9).update(jax.grad(loss)(state["w"]), state["optimizer"])
     w = optax.apply_updates(state["w"], updates)
     ema = (0.9 * state["ema"] + 0.1 * w).astype(jnp.bfloat16)
     fresh = {"w": w, "key": key, "optimizer": optimizer, "ema": ema, "seen": state["seen"] + 6}

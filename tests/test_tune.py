@@ -118,7 +118,7 @@ def test_a_network_through_its_training():
 
         def step(carry, _):
             params, state = carry
-            updates, state = optimizer.update(jax.jit(jax.grad(lambda p: objective(p)[0]))(params), state)
+            updates, state = optimizer.update(jax.grad(lambda p: objective(p)[0])(params), state)
             return (optax.apply_updates(params, updates), state), None
 
         (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=100)
