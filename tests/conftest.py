@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,13 @@ def pytest_xdist_make_scheduler(config, log):
             return path + name[name.find("[") :] if path.endswith("_laws.py") and "[" in name else nodeid
 
     return Scheduling(config, log)
+
+
+def pytest_runtest_setup(item):
+    """A test draws the same numbers from its module's `RNG` whichever tests ran before it in its worker."""
+    module = getattr(item, "module", None)
+    if hasattr(module, "RNG"):
+        module.RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
