@@ -260,7 +260,7 @@ QUICK = os.environ.get("JAXREG_QUICK") == "1"  # set by conftest where slow test
 
 @dataclass(frozen=True)
 class Case:
-    """A row on one shape and dtype."""
+    """A row on one shape and dtype; its leaves are arrays of NumPy, where each operation of JAX were a program."""
 
     row: Row
     shape: tuple[int, ...]
@@ -272,7 +272,7 @@ class Case:
 
     @property
     def origin(self):
-        return jnp.asarray(self.row.origin(self.shape), self.dtype)
+        return np.asarray(self.row.origin(self.shape), self.dtype)
 
     @property
     def arithmetic(self):
@@ -287,17 +287,21 @@ class Case:
         """A random leaf of this shape and dtype, with a few exact zeros."""
         rng = np.random.default_rng(seed)
         x = scale * rng.normal(size=self.shape) * (rng.random(self.shape) > 0.1)
-        return jnp.asarray(x, self.dtype)
+        return x.astype(self.dtype)
 
     def zero_column(self):
         """A random leaf whose first unit is 0: a point with kinks."""
         x = self.draw(10)
-        return x.at[..., 0].set(0) if x.size else x
+        if x.size:
+            x[..., 0] = 0
+        return x
 
     def spoiled(self, seed: int, place: int, value: float):
         """A random leaf of which one entry is `value`."""
         x = self.draw(seed)
-        return x.at[(place,) * x.ndim].set(value) if x.size else x
+        if x.size:
+            x[(place,) * x.ndim] = value
+        return x
 
 
 @contextlib.contextmanager
@@ -327,7 +331,7 @@ def in_lanes(methods, lanes):
     """name -> what the methods say of its arguments, all of them out of one program."""
     names, arguments = zip(*lanes.items(), strict=True)
     with optimized():  # some laws hold to the bit
-        batch = jax.jit(jax.vmap(methods))(*map(jnp.stack, zip(*arguments, strict=True)))
+        batch = jax.jit(jax.vmap(methods))(*map(np.stack, zip(*arguments, strict=True)))
     batch = jax.tree.map(np.asarray, batch)
     return {name: {k: v[i] for k, v in batch.items()} for i, name in enumerate(names)}
 

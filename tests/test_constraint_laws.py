@@ -45,30 +45,34 @@ def small(case, scale):
     """A leaf of which much lies inside, with a −0 in it."""
     x = case.draw(22, scale)
     if scale == INSIDE[0] and case.row.member:
-        x = jnp.asarray(case.row.member(case.shape, case.row.strength(case.shape)), case.dtype)
+        x = np.array(case.row.member(case.shape, case.row.strength(case.shape)), case.dtype)
     elif type(case.noun) is jr.NonNegative:
-        x = jnp.abs(x)
-    return x.at[(-1,) * x.ndim].set(-0.0) if x.size and x.shape[0] > 1 else x
+        x = np.abs(x)
+    if x.size and x.shape[0] > 1:
+        x[(-1,) * x.ndim] = -0.0
+    return x
 
 
 def lanes(case):
     """name -> the arguments of `everything`, in the dtype of the leaf."""
-    draw, own = case.draw, jnp.asarray(case.row.strength(case.shape), float)
-    far = draw(29)
+    draw, own, far = case.draw, np.asarray(case.row.strength(case.shape), float), case.draw(29)
+    unbounded = far.copy()
+    if far.size:
+        unbounded[..., -1] = np.inf
     return {
         "plain": (own, draw(20)),
-        "zero": (own, jnp.zeros_like(draw(0))),
+        "zero": (own, np.zeros(case.shape, case.dtype)),
         "zero column": (own, case.zero_column()),
-        "nan": (own, case.spoiled(19, -1, jnp.nan)),
-        "infinite": (own, case.spoiled(19, -1, jnp.inf)),
+        "nan": (own, case.spoiled(19, -1, np.nan)),
+        "infinite": (own, case.spoiled(19, -1, np.inf)),
         "near": (own, draw(23)),
         "one": (own, draw(24)),
         "other": (own, draw(25)),
-        "unbounded": (jnp.full_like(own, jnp.inf), far.at[..., -1].set(jnp.inf) if far.size else far),
-        "point": (jnp.zeros_like(own), far),
+        "unbounded": (np.full_like(own, np.inf), unbounded),
+        "point": (np.zeros_like(own), far),
         **{f"scale {scale}": (own, draw(21, scale)) for scale in SCALES},
         **{f"inside {scale}": (own, small(case, scale)) for scale in INSIDE},
-        **{f"times {factor}": (factor * jnp.where(own == 0, 1.0, own), draw(27)) for factor in FACTORS},
+        **{f"times {factor}": (factor * np.where(own == 0, 1.0, own), draw(27)) for factor in FACTORS},
     }
 
 
@@ -81,21 +85,21 @@ def answers(case):
 @functools.cache
 def exact(case):
     """Other members, and derivatives, out of one program."""
-    row, number = case.row, jnp.asarray(case.row.strength(case.shape), float)
+    row, number = case.row, np.asarray(case.row.strength(case.shape), float)
     h = 1e-6
 
     def members():
-        others = [case.draw(30 + seed, scale=0.2 * (1 + seed)).astype(jnp.float64) for seed in range(30)]
+        others = [wide(case.draw(30 + seed, scale=0.2 * (1 + seed))) for seed in range(30)]
         return jax.vmap(case.noun.project)(jnp.stack(others))
 
     def slopes():
-        points = [jnp.zeros(case.shape, case.dtype), case.zero_column(), case.draw(26)]
+        points = [np.zeros(case.shape, case.dtype), case.zero_column(), case.draw(26)]
         points, numbers = jnp.stack(points * 2), jnp.stack([number] * 3 + [0 * number] * 3)
         both = lambda x, number: (row.make(case.shape, number).project(x), row.make(case.shape, number).violation(x))
         return jax.tree.leaves(jax.vmap(jax.jacobian(both, (0, 1)))(points, numbers))
 
     def in_bound():
-        x, factors = case.draw(28).astype(jnp.float64), jnp.array([1.0, 1 + h, 1 - h])
+        x, factors = jnp.asarray(wide(case.draw(28))), jnp.array([1.0, 1 + h, 1 - h])
         make = lambda factor: row.make(case.shape, factor * number)
         methods = (lambda n: jnp.sum(jnp.sin(n.violation(x))), lambda n: jnp.sum(jnp.sin(n.project(x))))
         return [jax.vmap(jax.value_and_grad(lambda f, m=m: m(make(f))))(factors) for m in methods]

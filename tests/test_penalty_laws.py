@@ -51,15 +51,16 @@ def everything(case, solutions=True):
 
 def filled(case, number):
     """A strength of the row's shape that is `number` everywhere."""
-    return jnp.full_like(jnp.asarray(case.row.strength(case.shape), float), number)
+    return np.full_like(np.asarray(case.row.strength(case.shape), float), number)
 
 
 def lanes(case):
     """name -> the arguments of `everything`, in the dtype of the leaf."""
-    draw, own = case.draw, jnp.asarray(case.row.strength(case.shape), float)
-    g, zero, bad = draw(14), jnp.zeros_like(draw(0)), case.spoiled(15, -1, jnp.nan)
+    draw, own = case.draw, np.asarray(case.row.strength(case.shape), float)
+    g, zero, bad = draw(14), np.zeros(case.shape, case.dtype), case.spoiled(15, -1, np.nan)
     off_kinks = draw(8)
-    off_kinks = jnp.where(off_kinks == 0, jnp.asarray(1, case.dtype), off_kinks) + case.origin
+    off_kinks[off_kinks == 0] = 1
+    off_kinks += case.origin
     return {
         "plain": (own, draw(0), g, STEP),
         "origin": (own, case.origin, zero, STEP),
@@ -69,12 +70,12 @@ def lanes(case):
         "one": (own, draw(5), g, STEP),
         "other": (own, draw(6), g, STEP),
         "off kinks": (own, off_kinks, g, STEP),
-        "no strength": (filled(case, 0), case.spoiled(13, 0, jnp.inf), g, STEP),
+        "no strength": (filled(case, 0), case.spoiled(13, 0, np.inf), g, STEP),
         "nan": (own, bad, bad, STEP),
         "nan pulls": (own, zero, bad, STEP),
-        "infinite": (filled(case, jnp.inf), draw(16), g, STEP),
-        "infinite origin": (filled(case, jnp.inf), case.origin, g, STEP),
-        "no step": (filled(case, jnp.inf), draw(16), g, 0.0),
+        "infinite": (filled(case, np.inf), draw(16), g, STEP),
+        "infinite origin": (filled(case, np.inf), case.origin, g, STEP),
+        "no step": (filled(case, np.inf), draw(16), g, 0.0),
         **{f"times {factor}": (factor * own, draw(11), g, STEP) for factor in FACTORS},
     }
 
@@ -91,10 +92,10 @@ def exact(case):
 
     What is computed at several points is computed in lanes: each further call of a method would be compiled as well.
     """
-    row, noun, number = case.row, case.noun, jnp.asarray(case.row.strength(case.shape), float)
-    draw = lambda seed: case.draw(seed).astype(jnp.float64)
+    row, noun, number = case.row, case.noun, np.asarray(case.row.strength(case.shape), float)
+    draw = lambda seed: jnp.asarray(wide(case.draw(seed)))
     make = lambda factor: row.make(case.shape, factor * number)
-    zero = jnp.zeros(case.shape)
+    zero = np.zeros(case.shape)
     certified = row.exact and "optimality" not in row.lacks
 
     def minimum(p):
@@ -154,12 +155,12 @@ def exact(case):
 
     def kinks():
         points = jnp.stack([case.origin, case.origin + case.zero_column()])
-        dense = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1, case.shape), case.dtype)
+        dense = np.asarray(np.random.default_rng(0).uniform(0.5, 1, case.shape), case.dtype)
         return jax.vmap(lambda x: jax.vjp(lambda x: noun.prox(x, STEP), x)[1](dense)[0])(points)
 
     def at_zero_strength():
-        x, ones = case.spoiled(13, 0, jnp.inf), jnp.ones_like(number)
-        finite = jnp.where(jnp.isinf(x), case.origin if isinstance(noun, jr.Towards) else 0, x)
+        x, ones = case.spoiled(13, 0, np.inf), np.ones_like(number)
+        finite = np.where(np.isinf(x), case.origin if isinstance(noun, jr.Towards) else 0, x)
         # those that are not linear in λ have their value flat by then, or are sums
         rise = 1.0 if noun.homogeneous else H
         at = jax.vmap(jax.value_and_grad(lambda lam, x: row.make(case.shape, lam * ones).value(x)))
@@ -344,7 +345,7 @@ def assert_same_answers(found, expected, case):
 def test_vmap_is_a_loop(case):
     program = jax.jit(everything(case))
     for factor in FACTORS:
-        expected = program(*map(jnp.asarray, lanes(case)[f"times {factor}"]))
+        expected = program(*lanes(case)[f"times {factor}"])
         found = answers(case)[f"times {factor}"]
         if case.row.name.endswith("weight") and factor == 0:
             assert expected.pop("critical", np.inf) == found.get("critical", np.inf)  # no factor on 0 is enough
@@ -355,9 +356,10 @@ def test_vmap_is_a_loop(case):
 @pytest.mark.parametrize("case", on_one_cell(PENALTIES))
 def test_jit_is_eager(case):
     """On a cell that all rows share: eagerly each operation is a program. A literal strength is one more way."""
-    number, x, g, step = map(jnp.asarray, lanes(case)["times 1.0"])
+    number, *points = map(jnp.asarray, lanes(case)["times 1.0"])
     methods = everything(case, solutions=False)
-    jitted = jax.jit(methods)(number, x, g, step)
+    both = jax.jit(lambda *points: (methods(*points), methods(case.row.strength(case.shape), *points[1:])))
     with jax.numpy_dtype_promotion("strict"):
-        for strength in (number, case.row.strength(case.shape)):
-            assert_same_answers(jitted, methods(strength, x, g, step), case)
+        eager = methods(number, *points)
+        for jitted in both(number, *points):
+            assert_same_answers(jitted, eager, case)
