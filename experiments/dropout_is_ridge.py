@@ -62,7 +62,7 @@ class Config:
         return jr.grid(noise=self.noises, rate=self.rates)
 
 
-QUICK = Config(("dropout", "added noise"), rates=(0.0, 0.3, 0.7), draws=2000, steps=2000, reports=20, seeds=2, left=0.1)
+QUICK = Config(("dropout", "added noise"), rates=(0.0, 0.3, 0.7), draws=1000, steps=1000, reports=20, seeds=2, left=0.1)
 
 
 def example(config: Config) -> dict:

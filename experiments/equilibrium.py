@@ -55,7 +55,7 @@ class Config:
     b1: float = 0.9
 
 
-QUICK = Config(rates=(0.1,), lams=(0.01,), starts=(1.0,), steps=4000, fan_in=64, inputs=())
+QUICK = Config(rates=(0.1,), lams=(0.01,), starts=(1.0,), steps=2500, fan_in=64, inputs=())
 
 
 def optimizer(rule, lr, lam, config):

@@ -53,7 +53,7 @@ class Config:
     grokked: float = 0.95  # the test accuracy at which a run ends
 
 
-QUICK = Config(width=128, decays=(0.0, 1.6), radii=(60.0,), seeds=1, steps=600, norm_steps=800, grokked=0.5)
+QUICK = Config(width=64, decays=(0.0, 1.6), radii=(60.0,), seeds=1, lr=2e-2, steps=450, norm_steps=450, grokked=0.3)
 
 
 def optimizer(decay, config):

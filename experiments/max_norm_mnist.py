@@ -75,8 +75,8 @@ SMALL = Config(
 QUICK = dataclasses.replace(
     SMALL,
     hidden=(32,),
-    images=1000,
-    steps=100,
+    images=500,
+    steps=40,
     seeds=1,
     lrs=(1.0,),
     lams=(1e-4, 1e-3),

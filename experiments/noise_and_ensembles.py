@@ -59,7 +59,7 @@ class Config:
     seeds: int = 8
 
 
-QUICK = Config(members=3, width=32, depth=1, steps=300, rates=(0.0, 0.3), parts=(), sizes=(4, 64), draws=500, seeds=4)
+QUICK = Config(members=3, width=32, depth=1, steps=100, rates=(0.0, 0.3), parts=(), sizes=(4, 64), draws=500, seeds=4)
 
 
 def initial(key, config) -> dict:

@@ -52,7 +52,7 @@ class Config:
         return epochs * (self.images // self.batch)
 
 
-QUICK = Config(decays=(0.35,), seeds=1, images=200, width=100, lr=2e-3, batch=100, epochs=1000, every=50)
+QUICK = Config(decays=(0.35,), seeds=1, images=200, width=100, lr=2e-3, batch=100, epochs=1000, every=100)
 
 
 def optimizer(decay, config):

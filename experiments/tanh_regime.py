@@ -50,7 +50,7 @@ class Config:
     lr: float = 3e-3
 
 
-QUICK = Config(datasets=("digits",), lams=4, weakest=1e-3, seeds=2, width=16, steps=500, lr=1e-2)
+QUICK = Config(datasets=("digits",), lams=4, weakest=1e-3, seeds=2, width=16, steps=300, lr=1e-2)
 
 
 def train(unit, lam, seed, x_train, y_train, x_test, y_test, config) -> dict:
