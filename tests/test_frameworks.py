@@ -13,7 +13,7 @@ from flax import nnx
 import jaxreg as jr
 from jaxreg.pytree import flatten
 
-X = jnp.ones((2, 4))
+X = np.ones((2, 4), np.float32)
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 3)
 LAYERS = {"length": 3, "variable_axes": {"params": 0}, "split_rngs": {"params": True}}
@@ -21,7 +21,7 @@ LAYERS = {"length": 3, "variable_axes": {"params": 0}, "split_rngs": {"params": 
 
 def filled(shapes):
     """Parameters without the compile time of random ones."""
-    return jax.tree.map(lambda p: jnp.asarray(np.cos(np.arange(np.prod(p.shape))).reshape(p.shape), p.dtype), shapes)
+    return jax.tree.map(lambda p: jnp.asarray(np.cos(np.arange(p.size)).reshape(p.shape).astype(p.dtype)), shapes)
 
 
 class Block(nn.Module):
@@ -117,11 +117,11 @@ def test_every_verb_acts_on_each_unit_of_each_layer(model):
                 updates, state = tx.update(grads, state, params)
             return optax.apply_updates(params, updates), state
 
-        loss = jr.penalized(lambda p: 0.0, groups)
+        (penalized, _), slope = jax.value_and_grad(jr.penalized(lambda p: 0.0, groups), has_aux=True)(params)
         multiplied, state = moved(optax.chain(jr.multipliers(ball, 2.0), optax.sgd(0.5)), steps=2)
         return {
-            "penalized": loss(params)[0],
-            "slope": jax.jit(jax.grad(loss, has_aux=True))(params)[0],
+            "penalized": penalized,
+            "slope": slope,
             "add_penalty_gradient": moved(optax.chain(jr.add_penalty_gradient(squares), optax.sgd(0.2)))[0],
             "decay": moved(optax.chain(optax.adam(0.2), jr.decay(squares, 0.2)))[0],
             "proximal": moved(optax.chain(optax.sgd(0.2), jr.proximal(groups, 0.2)))[0],
@@ -177,13 +177,13 @@ def test_every_verb_acts_on_each_unit_of_each_layer(model):
 
 
 def test_nnx_optimizer_on_a_scanned_stack():
-    model = Nnx(nnx.Rngs(0))
+    model = nnx.jit(lambda: Nnx(nnx.Rngs(0)))()
     params = nnx.state(model, nnx.Param)  # Variables, as `init` sees them; `update` sees their arrays
     squares = jr.by_path(params, {"*/kernel": jr.SquaredL2(0.5)})
     units = jr.by_path(params, {"stack/kernel": jr.L2Ball(0.6, axis=-2)})
     multipliers = jr.multipliers(units, 0.5, alternating=True)
     tx = jr.regularize(optax.sgd(0.1), 0.1, decay=squares, constraint=units, multipliers=multipliers)
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    optimizer = nnx.jit(lambda model: nnx.Optimizer(model, tx, wrt=nnx.Param))(model)
     first, stack = np.asarray(model.first.kernel[...]), np.asarray(model.stack.kernel[...])
     size, alpha = np.linalg.norm(stack, axis=1, keepdims=True), 0
 
@@ -220,20 +220,23 @@ class TiedNnx(nnx.Module):
 
 
 def tied_linen():
-    params = filled(jax.eval_shape(TiedLinen().init, KEY, jnp.arange(3))["params"])
+    params = filled(jax.eval_shape(TiedLinen().init, KEY, np.arange(3))["params"])
     return params, "*/embedding", params["Embed_0"]["embedding"]
 
 
 def tied_nnx():
-    params = nnx.state(TiedNnx(nnx.Rngs(0)), nnx.Param)
+    params = filled(nnx.state(nnx.eval_shape(lambda: TiedNnx(nnx.Rngs(0))), nnx.Param))
     return params, "*/kernel", params["first"]["kernel"][...]
 
 
+def two_layers():
+    return filled(eqx.filter_eval_shape(lambda: [eqx.nn.Linear(4, 4, key=KEY) for _ in range(2)]))
+
+
 def tied_equinox():
-    layers = [eqx.nn.Linear(4, 4, key=KEY) for _ in range(2)]
+    layers = two_layers()
     shared = eqx.nn.Shared(layers, lambda m: m[1].weight, lambda m: m[0].weight)
-    params = eqx.filter(shared, eqx.is_array)
-    return params, "*/weight", layers[0].weight
+    return eqx.filter(shared, eqx.is_array), "*/weight", layers[0].weight
 
 
 def tied_haiku():
@@ -241,7 +244,7 @@ def tied_haiku():
         layer = hk.Linear(4)
         return layer(layer(x))
 
-    params = hk.transform(net).init(KEY, X)
+    params = filled(jax.eval_shape(hk.transform(net).init, KEY, X))
     return params, "*/w", params["linear"]["w"]
 
 
@@ -253,26 +256,26 @@ def test_weights_tied_by_the_framework_count_once(make):
 
 
 def test_arrays_tied_by_hand_warn():
-    layers = [eqx.nn.Linear(4, 4, key=key) for key in KEYS[:2]]
+    layers = two_layers()
     tied = eqx.tree_at(lambda m: m[1].weight, layers, layers[0].weight)
     with pytest.warns(UserWarning, match="one array stands at two paths, '0/weight', '1/weight'"):
         jr.by_path(tied, {"*/weight": jr.L1(1.0)})
 
 
 def test_nnx_variables_hold_nouns():
-    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    model = nnx.jit(lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0)))()
     state = nnx.state(model, nnx.Param)
-    moved = jax.tree.map(lambda p: p + 2.0, state)
+    moved = jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + np.float32(2)), state)
     count = sum(p.size for p in jax.tree.leaves(state))
     pens = jr.towards(jr.SquaredL2(1.0), state)
-    np.testing.assert_allclose(jr.value(pens, moved), 2.0 * count)
     some = jr.towards(jr.by_path(state, {"bias": jr.SquaredL2(1.0)}), state)
-    np.testing.assert_allclose(jr.value(some, moved), 2.0 * state["bias"].size)
-    np.testing.assert_allclose(
-        jr.value(jax.tree.map(lambda _: jr.ElasticNet(0.1, 1.0), state), state), jr.value(jr.L1(0.1), state)
-    )
+    nets = jax.tree.map(lambda _: jr.ElasticNet(0.1, 1.0), state)
+    pairs = (pens, moved), (some, moved), (nets, state), (jr.L1(0.1), state)
+    far, biases, net, lasso = map(float, jax.jit(lambda: [jr.value(*pair) for pair in pairs])())
+    np.testing.assert_allclose([far, biases], [2.0 * count, 2.0 * state["bias"].size], rtol=1e-6)
+    np.testing.assert_allclose(net, lasso)
     optimizer = nnx.Optimizer(model, optax.chain(optax.sgd(0.5), jr.decay(pens, 0.5)), wrt=nnx.Param)
-    start = jnp.array(model.kernel[...])  # the state is the model's own Variables
+    start = np.array(model.kernel[...])  # the state is the model's own Variables
     nnx.update(model, moved)
     optimizer.update(model, jax.tree.map(jnp.zeros_like, state))
     np.testing.assert_allclose(model.kernel[...], start + 1.0, rtol=1e-6)
