@@ -24,7 +24,7 @@ def softmax(z):
 
 def test_bootstrap_weights_are_multinomial_counts(key):
     n, members = 50, 4000
-    weights = np.asarray(ens.bootstrap_weights(key, n, members))
+    weights = np.asarray(jax.jit(lambda: ens.bootstrap_weights(key, n, members))())
     assert weights.dtype == np.float32
     assert weights.shape == (members, n)
     assert np.array_equal(weights.sum(1), np.full(members, n))
@@ -44,7 +44,7 @@ def test_bootstrap_weights_are_multinomial_counts(key):
 
 def test_bayesian_bootstrap_weights_are_dirichlet(key):
     n, members = 20, 4000
-    weights = np.asarray(ens.bayesian_bootstrap_weights(key, n, members))
+    weights = np.asarray(jax.jit(lambda: ens.bayesian_bootstrap_weights(key, n, members))())
     np.testing.assert_allclose(weights.sum(1), n, rtol=1e-6)
     assert (weights > 0).all()
     assert stats.kstest(weights[:, 0] / n, stats.beta(1, n - 1).cdf).pvalue > 1e-4
@@ -54,81 +54,104 @@ def test_bayesian_bootstrap_weights_are_dirichlet(key):
 @pytest.mark.parametrize("weights", [ens.bootstrap_weights, ens.bayesian_bootstrap_weights])
 def test_weights_under_jit_and_vmap(weights, key):
     keys = jax.random.split(key, 3)
-    drawn = jax.jit(jax.vmap(lambda key: weights(key, 9)))(keys)
+    drawn, alone, one = jax.jit(lambda: (jax.vmap(lambda k: weights(k, 9))(keys), weights(key, 9), weights(key, 1)))()
     assert drawn.shape == (3, 9)
-    np.testing.assert_allclose(drawn, [weights(key, 9) for key in keys], rtol=1e-6)
+    np.testing.assert_allclose(drawn, [weights(k, 9) for k in keys], rtol=1e-6)
+    np.testing.assert_allclose(weights(key, 9), alone, rtol=1e-6)
     assert len({tuple(row) for row in np.asarray(drawn)}) == 3
-    assert weights(key, 1).tolist() == [1.0]
+    assert one.tolist() == [1.0]
 
 
 def test_weights_are_the_sample():
     """A weighted fit is the fit to the copies, and all members train in one program."""
-    x, y = RNG.normal(size=(12, 2)), RNG.normal(size=12)
-    weights = ens.bootstrap_weights(jax.random.key(3), 12, 5)
+    x, y, key = RNG.normal(size=(12, 2)), RNG.normal(size=12), jax.random.key(3)
 
     def fit(w):
         return jnp.linalg.solve(x.T @ (w[:, None] * x), x.T @ (w * y))
 
-    members = jax.jit(jax.vmap(fit))(weights)
-    for w, member in zip(np.asarray(weights).astype(int), members, strict=True):
-        copies = np.repeat(np.arange(12), w)
+    @jax.jit
+    def train():
+        weights = ens.bootstrap_weights(key, 12, 5)
+        return weights, jax.vmap(fit)(weights)
+
+    for w, member in zip(*map(np.asarray, train()), strict=True):
+        copies = np.repeat(np.arange(12), w.astype(int))
         np.testing.assert_allclose(member, np.linalg.lstsq(x[copies], y[copies])[0], rtol=1e-9)
 
 
 def test_moments_are_those_of_the_mixture():
-    m = jax.jit(ens.moments)(MEAN, VARIANCE)
+    @jax.jit
+    def found(mean, variance):
+        across = jax.vmap(ens.moments, in_axes=(1, 1))(mean, variance).variance
+        last = ens.moments(mean.T, 0.5, axis=-1).variance
+        return ens.moments(mean, variance), ens.moments(mean, ddof=1).between, last, across
+
+    m, between, last, across = found(MEAN, VARIANCE)
     np.testing.assert_allclose(m.mean, MEAN.mean(0), rtol=1e-12)
     second = (VARIANCE + MEAN**2).mean(0)  # E y² of the mixture
     np.testing.assert_allclose(m.variance, second - MEAN.mean(0) ** 2, rtol=1e-9)
     np.testing.assert_allclose(m.within, VARIANCE.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(ens.moments(MEAN, ddof=1).between, MEAN.var(0, ddof=1), rtol=1e-12)
-    np.testing.assert_allclose(ens.moments(MEAN.T, 0.5, axis=-1).variance, MEAN.var(0) + 0.5, rtol=1e-12)
-    across = jax.jit(jax.vmap(ens.moments, in_axes=(1, 1)))(MEAN, VARIANCE)
-    np.testing.assert_allclose(across.variance, m.variance, rtol=1e-12)
+    np.testing.assert_allclose(between, MEAN.var(0, ddof=1), rtol=1e-12)
+    np.testing.assert_allclose(last, MEAN.var(0) + 0.5, rtol=1e-12)
+    np.testing.assert_allclose(across, m.variance, rtol=1e-12)
+    np.testing.assert_allclose(ens.moments(MEAN, VARIANCE), m, rtol=1e-12)
 
 
 def test_negative_log_likelihoods():
+    @jax.jit
+    def found(mean, variance, y, logits, labels):
+        members = {axis: jnp.moveaxis(logits, 0, axis) for axis in (0, 1, -2)}
+        return {
+            "members": jax.vmap(ens.gaussian_nll, (0, 0, None))(mean, variance, y),
+            "mixture": ens.gaussian_mixture_nll(mean, variance, y),
+            "last": ens.gaussian_mixture_nll(mean.T, variance.T, y, axis=-1),
+            "picked": [ens.mixture_nll(z, labels, axis=axis) for axis, z in members.items()],
+            "logits": [ens.mixture_logits(z, axis=axis) for axis, z in members.items()],
+            "by label": jax.vmap(ens.mixture_nll, (1, 0))(logits, labels),
+        }
+
+    out = found(MEAN, VARIANCE, Y, LOGITS, LABELS)
     each = -stats.norm.logpdf(Y, MEAN, np.sqrt(VARIANCE))
-    np.testing.assert_allclose(jax.jit(jax.vmap(ens.gaussian_nll, (0, 0, None)))(MEAN, VARIANCE, Y), each, rtol=1e-12)
+    np.testing.assert_allclose(out["members"], each, rtol=1e-12)
     mixture = -np.log(np.exp(-each).mean(0))
-    np.testing.assert_allclose(jax.jit(ens.gaussian_mixture_nll)(MEAN, VARIANCE, Y), mixture, rtol=1e-12)
-    np.testing.assert_allclose(ens.gaussian_mixture_nll(MEAN.T, VARIANCE.T, Y, axis=-1), mixture, rtol=1e-12)
+    for nll in (out["mixture"], out["last"], ens.gaussian_mixture_nll(MEAN, VARIANCE, Y)):
+        np.testing.assert_allclose(nll, mixture, rtol=1e-12)
     p = softmax(LOGITS).mean(0)
     picked = -np.log(p[np.arange(CASES), LABELS])
-    for axis in (0, 1, -2):
-        logits = np.moveaxis(LOGITS, 0, axis)
-        np.testing.assert_allclose(ens.mixture_nll(logits, LABELS, axis=axis), picked)
-        np.testing.assert_allclose(np.exp(ens.mixture_logits(logits, axis=axis)), p)
-    by_label = jax.jit(jax.vmap(ens.mixture_nll, (1, 0)))(LOGITS, LABELS)
-    np.testing.assert_allclose(by_label, picked)
+    for nll in (*out["picked"], out["by label"], ens.mixture_nll(LOGITS, LABELS)):
+        np.testing.assert_allclose(nll, picked)
+    for logits in out["logits"]:
+        np.testing.assert_allclose(np.exp(logits), p)
     members = -np.log(softmax(LOGITS)[:, np.arange(CASES), LABELS])
     assert (picked <= members.mean(0)).all()
 
 
+@jax.jit
+def alone(mean, variance, logits, y):
+    """What an ensemble of one predicts, and its member."""
+    wide = jnp.promote_types(mean.dtype, jnp.float32)
+    m, log_probs = ens.moments(mean, variance), jax.nn.log_softmax(logits[0].astype(wide))
+    nlls = ens.gaussian_mixture_nll(mean, variance, y), ens.mixture_nll(logits, LABELS)
+    member_nlls = ens.gaussian_nll(mean, variance, y[None])[0], -log_probs[np.arange(CASES), LABELS]
+    member = mean[0].astype(wide), variance[0].astype(wide), log_probs, *member_nlls
+    return (m.mean, m.variance, ens.mixture_logits(logits), *nlls), member
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_an_ensemble_of_one_is_the_member(dtype):
-    mean, variance, logits = (jnp.asarray(a[:1], dtype) for a in (MEAN, VARIANCE, LOGITS))
-    wide = jnp.promote_types(dtype, jnp.float32)
-    m = jax.jit(ens.moments)(mean, variance)
-    assert m.mean.dtype == m.variance.dtype == wide
-    assert np.array_equal(m.mean, mean[0].astype(wide))
-    assert np.array_equal(m.variance, variance[0].astype(wide))
-    y = jnp.asarray(Y, dtype)
-    assert np.array_equal(ens.gaussian_mixture_nll(mean, variance, y), ens.gaussian_nll(mean, variance, y[None])[0])
-    log_probs = jax.nn.log_softmax(logits[0].astype(wide))
-    assert np.array_equal(ens.mixture_logits(logits), log_probs)
-    nll = ens.mixture_nll(logits, LABELS)
-    assert nll.dtype == wide
-    assert np.array_equal(nll, -log_probs[np.arange(CASES), LABELS])
+    args = [a.astype(dtype) for a in (MEAN[:1], VARIANCE[:1], LOGITS[:1], Y)]
+    for ours, member in zip(*alone(*args), strict=True):
+        assert ours.dtype == jnp.promote_types(dtype, jnp.float32)
+        assert np.array_equal(ours, member)
 
 
 def test_gradients_are_finite_where_a_class_is_masked():
-    logits = jnp.asarray(LOGITS).at[:, :, 0].set(-jnp.inf)
-    labels = np.maximum(LABELS, 1)
-    slope = jax.jit(jax.grad(lambda z: ens.mixture_nll(z, labels).sum()))(logits)
-    assert np.isfinite(slope).all()
-    far = jax.jit(jax.grad(lambda m: ens.gaussian_mixture_nll(m, 1.0, 0.0).sum()))(jnp.array([1e3, 2e3]))
-    assert np.isfinite(far).all()  # exp(−10⁶/2) underflows
+    logits, labels = LOGITS.copy(), np.maximum(LABELS, 1)
+    logits[..., 0] = -np.inf
+    slopes = jax.jit(lambda z, m: (jax.grad(nll)(z), jax.grad(far)(m)))
+    nll, far = lambda z: ens.mixture_nll(z, labels).sum(), lambda m: ens.gaussian_mixture_nll(m, 1.0, 0.0).sum()
+    for slope in slopes(logits, np.array([1e3, 2e3])):  # exp(−10⁶/2) underflows
+        assert np.isfinite(slope).all()
 
 
 def test_calibration_against_numpy():
@@ -141,20 +164,28 @@ def test_calibration_against_numpy():
         inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
         if inside.any():
             error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    found = jax.jit(lambda z: ens.calibration_error(z, labels, bins=bins))(logits)
+
+    @jax.jit
+    def measure(logits):
+        sweep = jax.vmap(lambda t: ens.calibration_error(t * logits, labels))(np.array([0.0, 1.0, 1e4]))
+        scores = ens.brier_score(logits, labels), ens.brier_score(logits[:, :2], labels % 2)
+        diagram, edge = (
+            ens.reliability(logits, labels, bins=bins),
+            ens.reliability(np.zeros((1, 2)), labels[:1], bins=2),
+        )
+        return ens.calibration_error(logits, labels, bins=bins), diagram, edge, scores, sweep
+
+    found, diagram, edge, (brier, brier_of_two), sweep = jax.tree.map(np.asarray, measure(logits))
     np.testing.assert_allclose(found, error, rtol=1e-12)
-    diagram = ens.reliability(logits, labels, bins=bins)
     assert diagram.count.sum() == n
+    assert edge.count.tolist() == [1, 0]  # ½ belongs to the lower half
     assert diagram.count[0] == diagram.accuracy[0] == diagram.confidence[0] == 0  # of three classes, one has 1/3
     np.testing.assert_allclose((diagram.count * diagram.accuracy).sum() / n, right.mean())
-    truth = np.eye(CLASSES)[labels]
-    np.testing.assert_allclose(ens.brier_score(logits, labels), ((p - truth) ** 2).sum(1), rtol=1e-12)
-    two = logits[:, :2]
-    sklearn = brier_score_loss(labels % 2, softmax(two)[:, 1])
-    np.testing.assert_allclose(ens.brier_score(two, labels % 2).mean(), 2 * sklearn, rtol=1e-12)
-    sweep = jax.jit(jax.vmap(lambda t: ens.calibration_error(t * logits, labels)))(jnp.array([0.0, 1.0, 1e4]))
+    np.testing.assert_allclose(brier, ((p - np.eye(CLASSES)[labels]) ** 2).sum(1), rtol=1e-12)
+    sklearn = brier_score_loss(labels % 2, softmax(logits[:, :2])[:, 1])
+    np.testing.assert_allclose(brier_of_two.mean(), 2 * sklearn, rtol=1e-12)
     always = abs((labels == 0).mean() - 1 / CLASSES)  # t = 0: the first class, with probability 1/3
-    np.testing.assert_allclose(sweep[jnp.array([0, 2])], [always, 1 - right.mean()], rtol=1e-6)
+    np.testing.assert_allclose(sweep[[0, 2]], [always, 1 - right.mean()], rtol=1e-6)
 
 
 BAD = [
@@ -189,34 +220,39 @@ def test_bad_input(message, call, key):
 
 
 def test_a_class_masked_in_all_members_has_no_gradient():
-    logits = jnp.array([[[-jnp.inf, 0.0, 2.0]], [[-jnp.inf, 1.0, 0.5]]])
-    both = jax.jit(jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum()))(logits)
-    assert jnp.isfinite(both).all()
-    assert jnp.isneginf(jr.ensemble.mixture_logits(logits)[..., 0]).all()
-    alone = jax.jit(jax.grad(lambda z: jr.ensemble.mixture_logits(z)[..., 1].sum()))(logits[:1])
-    expected = jax.jit(jax.grad(lambda z: jax.nn.log_softmax(z)[..., 1].sum()))(logits[:1])
+    members = np.array([[[-np.inf, 0.0, 2.0]], [[-np.inf, 1.0, 0.5]]])
+
+    @jax.jit
+    def found(logits):
+        second = lambda log_probs: jax.grad(lambda z: log_probs(z)[..., 1].sum())
+        alone, expected = (second(log_probs)(logits[:1]) for log_probs in (ens.mixture_logits, jax.nn.log_softmax))
+        return second(ens.mixture_logits)(logits), ens.mixture_logits(logits), alone, expected
+
+    both, logits, alone, expected = map(np.asarray, found(members))
+    assert np.isfinite(both).all()
+    assert np.isneginf(logits[..., 0]).all()
     np.testing.assert_allclose(alone, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: jr.ensemble.gaussian_nll(jnp.zeros(7), jnp.ones((7, 1)), jnp.zeros(7)),
-        lambda: jr.ensemble.moments(jnp.zeros((3, 3)), jnp.ones(3)),
-        lambda: jr.ensemble.moments(jnp.zeros((4, 7)), jnp.ones((7, 4))),
-        lambda: jr.ensemble.gaussian_mixture_nll(jnp.zeros((4, 3)), jnp.ones(4), jnp.ones(3)),
+        lambda: ens.gaussian_nll(np.zeros(7), np.ones((7, 1)), np.zeros(7)),
+        lambda: ens.moments(np.zeros((3, 3)), np.ones(3)),
+        lambda: ens.moments(np.zeros((4, 7)), np.ones((7, 4))),
+        lambda: ens.gaussian_mixture_nll(np.zeros((4, 3)), np.ones(4), np.ones(3)),
     ],
 )
 def test_variances_of_another_shape_are_refused(call):
     with pytest.raises(ValueError, match=r"^`\w+` needs `variance` of shape .* got \("):
         call()
     with pytest.raises(ValueError, match="`gaussian_mixture_nll` needs `y` of shape"):
-        jr.ensemble.gaussian_mixture_nll(jnp.zeros(2), 1.0, jnp.ones(5))
+        ens.gaussian_mixture_nll(np.zeros(2), 1.0, np.ones(5))
 
 
 def test_labels_that_are_no_class_give_nan_and_members_are_told_of():
-    logits, labels = jnp.zeros((2, 3)), jnp.array([1, 9])
-    assert jnp.isnan(jr.ensemble.brier_score(logits, labels)).tolist() == [False, True]
-    assert jnp.isnan(jr.ensemble.calibration_error(logits, labels))
+    logits, labels = np.zeros((2, 3)), np.array([1, 9])
+    assert np.isnan(ens.brier_score(logits, labels)).tolist() == [False, True]
+    assert np.isnan(ens.calibration_error(logits, labels))
     with pytest.raises(ValueError, match=r"^`calibration_error` needs `labels` .* `mixture_logits` takes it away"):
-        jr.ensemble.calibration_error(jnp.zeros((5, 2, 3)), labels)
+        ens.calibration_error(np.zeros((5, 2, 3)), labels)
