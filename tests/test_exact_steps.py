@@ -12,8 +12,8 @@ from table import PENALTIES, SHAPES, first_of_each_class
 import jaxreg as jr
 
 RNG = np.random.default_rng(0)
-W = {"w": jnp.asarray(RNG.normal(size=(4, 3))), "b": jnp.asarray(RNG.normal(size=3))}
-GRADS = [jax.tree.map(lambda p: jnp.asarray(RNG.normal(size=p.shape)), W) for _ in range(4)]
+W = {"w": RNG.normal(size=(4, 3)), "b": RNG.normal(size=3)}
+GRADS = [jax.tree.map(lambda p: RNG.normal(size=p.shape), W) for _ in range(4)]
 SHAPE = SHAPES["matrix"]
 SEPARABLE = [row for row in PENALTIES if row.exact and row.noun(SHAPE).separable]
 QUICK = first_of_each_class(SEPARABLE)
@@ -23,7 +23,7 @@ rows = pytest.mark.parametrize(
 
 
 def run(tx, params=W, grads=GRADS):
-    """Parameters after each step, and the state."""
+    """Parameters after each step, and the state, eagerly."""
     state, path = tx.init(params), []
     for g in grads:
         updates, state = tx.update(g, state, params)
@@ -32,7 +32,27 @@ def run(tx, params=W, grads=GRADS):
     return path, state
 
 
-nearest, distance = jax.jit(lambda pen, x, step: pen.prox(x, step)), jax.jit(lambda pen, x, g: pen.optimality(x, g))
+def scan(tx, params, inputs, gradient):
+    """Parameters and states after each step, stacked."""
+
+    def step(carry, given):
+        params, state = carry
+        updates, state = tx.update(gradient(params, given), state, params)
+        return ((optax.apply_updates(params, updates), state),) * 2
+
+    return jax.lax.scan(step, (params, tx.init(params)), inputs)[1]
+
+
+STACKED = jax.tree.map(lambda *g: np.stack(g), *GRADS)
+
+
+def compiled(tx, params=W, inputs=STACKED, gradient=lambda params, given: given):
+    """`scan` as one program."""
+    return jax.tree.map(np.asarray, jax.jit(lambda *args: scan(tx, *args, gradient))(params, inputs))
+
+
+distance = jax.jit(lambda pen, x, g: pen.optimality(x, g))
+project, violation = jax.jit(jr.project), jax.jit(lambda con, x: con.violation(x))
 
 
 def fixed(scaled, diagonal):
@@ -66,13 +86,14 @@ def test_who_is_separable():
 @rows
 def test_a_step_per_weight_is_the_step_of_each_weight(row):
     pen = row.noun(SHAPE)
-    x = jnp.asarray(1.5 * np.random.default_rng(1).normal(size=SHAPE), jnp.float32)
+    x = (1.5 * np.random.default_rng(1).normal(size=SHAPE)).astype(np.float32)
     steps = np.resize([0.0, 0.3, 2.0, 0.05, 100.0], SHAPE)
-    whole = nearest(pen, x, steps)
-    for step in np.unique(steps):
-        one = nearest(pen, x, step)[steps == step]
-        np.testing.assert_allclose(whole[steps == step], one, rtol=1e-6)
-        np.testing.assert_array_equal(whole[steps == step] == 0, one == 0)
+    each = np.unique(steps)
+    proxes = jax.jit(lambda x, steps, each: (pen.prox(x, steps), jax.vmap(lambda step: pen.prox(x, step))(each)))
+    whole, ones = map(np.asarray, proxes(x, steps, each))
+    for step, one in zip(each, ones, strict=True):
+        np.testing.assert_allclose(whole[steps == step], one[steps == step], rtol=1e-6)
+        np.testing.assert_array_equal(whole[steps == step] == 0, one[steps == step] == 0)
     np.testing.assert_array_equal(whole[steps == 0], x[steps == 0])
     assert np.all(np.isfinite(whole))
 
@@ -80,15 +101,18 @@ def test_a_step_per_weight_is_the_step_of_each_weight(row):
 @rows
 def test_the_step_solves_its_problem(row):
     # 0 ∈ m + d(z − θ)/η + ∂λΩ(z); θ = 0, so that the kinks of anchors are met without rounding.
-    pen, rng, eta = row.noun(SHAPE), np.random.default_rng(2), 0.3
-    m, d = rng.normal(size=SHAPE), np.exp(rng.normal(size=SHAPE))
-    tx = jr.proxgen(pen, eta, *fixed(m / d, d))
-    theta = jnp.zeros(SHAPE)
-    z = theta + jax.jit(lambda m: tx.update(m, tx.init(theta), theta)[0])(m)
-    assert float(distance(pen, z, m + d * (z - theta) / eta)) < 1e-13
+    pen, rng, eta, theta = row.noun(SHAPE), np.random.default_rng(2), 0.3, np.zeros(SHAPE)
+
+    @jax.jit
+    def distances(m, d):
+        tx = jr.proxgen(pen, eta, *fixed(m / d, d))
+        steps = theta + tx.update(m, tx.init(theta), theta)[0], pen.prox(theta - eta * m / d, eta)
+        return [pen.optimality(z, m + d * (z - theta) / eta) for z in steps]
+
+    exact, euclidean = map(float, distances(rng.normal(size=SHAPE), np.exp(rng.normal(size=SHAPE))))
+    assert exact < 1e-13
     # The Euclidean prox of the same step solves another problem (of L0, every point is stationary in its support).
-    z = nearest(pen, theta - eta * m / d, eta)
-    assert isinstance(pen, jr.L0) or float(distance(pen, z, m + d * (z - theta) / eta)) > 1e-3
+    assert isinstance(pen, jr.L0) or euclidean > 1e-3
 
 
 def test_what_couples_weights_is_refused_by_name():
@@ -138,23 +162,24 @@ def test_without_a_penalty_it_is_adam_bit_for_bit(dtype, rate):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-2), (jnp.float64, 1e-9)], ids=["f32", "f64"])
 def test_the_diagonal_is_what_adam_divides_by(dtype, tolerance):
     # The update is the soft threshold at ηλ/d of Adam's, which gives d back.
-    g = jnp.asarray([0.5, -2.0, 1e-3, 0.0], dtype)
-    theta = jnp.asarray([1.0, 1.0, 1.0, 1.0], dtype)
+    g, theta = np.array([0.5, -2.0, 1e-3, 0.0], dtype), np.ones(4, dtype)
     options = dict(b2=0.9, eps=1e-3, eps_root=1e-2)
-    adam = optax.scale_by_adam(**options)
-    scaled, state = adam.update(g, adam.init(theta))
-    scaled, state = adam.update(g / 2, state)
-    mean = optax.tree.bias_correction(state.mu, 0.9, state.count)
-
     lam, rate = 1e-3, 1e-2
-    tx = jr.proximal_adam(rate, jr.L1(lam), **options)
-    ours = tx.init(theta)
-    for t in (1, 2):
-        u, ours = tx.update(g / t, ours, theta)
-    threshold = np.asarray(u, np.float64) - np.asarray(-rate * scaled, np.float64)  # −ηλ/d, all weights being > 0
+    adam, tx = optax.scale_by_adam(**options), jr.proximal_adam(rate, jr.L1(lam), **options)
+
+    @jax.jit
+    def second_steps(g, theta):
+        state, ours = adam.init(theta), tx.init(theta)
+        for t in (1, 2):
+            scaled, state = adam.update(g / t, state)
+            u, ours = tx.update(g / t, ours, theta)
+        return scaled, optax.tree.bias_correction(state.mu, 0.9, state.count), u
+
+    scaled, mean, u = map(np.asarray, second_steps(g, theta))
+    threshold = u.astype(np.float64) - (-rate * scaled).astype(np.float64)  # −ηλ/d, all weights being > 0
     d = -rate * lam / threshold
-    seen = np.asarray(mean != 0)
-    np.testing.assert_allclose(d[seen], np.asarray(mean[seen] / scaled[seen]), rtol=tolerance)
+    seen = mean != 0
+    np.testing.assert_allclose(d[seen], mean[seen] / scaled[seen], rtol=tolerance)
     np.testing.assert_allclose(d[~seen], 1e-3 + 0.1, rtol=tolerance)
 
 
@@ -162,7 +187,7 @@ def test_with_no_metric_it_is_the_prox_after_sgd():
     pens = {"w": jr.L1(0.3) + jr.SquaredL2(0.2), "b": jr.MCP(0.5, 2.0)}
     rate = optax.linear_schedule(0.2, 0.05, 3)
     expected = run(optax.chain(optax.sgd(rate, momentum=0.5), jr.proximal(pens, rate)))[0]
-    ones = jax.tree.map(jnp.ones_like, W)
+    ones = jax.tree.map(np.ones_like, W)
     for trace, diagonal in (
         (optax.trace(0.5), lambda state: 1.0),
         (optax.trace(0.5), lambda state: ones),
@@ -172,27 +197,26 @@ def test_with_no_metric_it_is_the_prox_after_sgd():
 
 
 def test_schedules_are_followed_step_by_step():
-    rates = jnp.array([0.3, 0.0, 0.1, 0.7])
+    rates = np.array([0.3, 0.0, 0.1, 0.7])
     pens = lambda count: jr.L1(0.1 * (count + 1))
-    path, _ = run(jr.proximal_adam(lambda t: rates[t], pens, eps_root=1e-3))
-    adam, params = optax.scale_by_adam(eps_root=1e-3), W
-    state = adam.init(W)
+    path, _ = compiled(jr.proximal_adam(lambda t: jnp.asarray(rates)[t], pens, eps_root=1e-3))
+    params, mu, nu = W, *[jax.tree.map(np.zeros_like, W)] * 2
     for t, g in enumerate(GRADS):
-        scaled, state = adam.update(g, state)
-        nu = optax.tree.bias_correction(state.nu, 0.999, state.count)
-        soft = lambda z, h: jnp.sign(z) * jnp.maximum(jnp.abs(z) - h, 0)
-        params = jax.tree.map(
-            lambda p, u, v, t=t: soft(p - rates[t] * u, rates[t] * 0.1 * (t + 1) / (jnp.sqrt(v + 1e-3) + 1e-8)),
-            params, scaled, nu,
-        )  # fmt: skip
-        chex.assert_trees_all_close(path[t], params, atol=1e-12)
+        mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mu, g)
+        nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, nu, g)
+
+        def soft_step(p, m, v, t=t):
+            d = np.sqrt(v / (1 - 0.999 ** (t + 1)) + 1e-3) + 1e-8
+            z = p - rates[t] * m / (1 - 0.9 ** (t + 1)) / d
+            return np.sign(z) * np.maximum(np.abs(z) - rates[t] * 0.1 * (t + 1) / d, 0)
+
+        params = jax.tree.map(soft_step, params, mu, nu)
+        chex.assert_trees_all_close(jax.tree.map(lambda p, t=t: p[t], path), params, atol=1e-12)
 
 
 def test_a_weight_without_gradients_becomes_zero_at_once():
-    w = jnp.array([3.0, 3.0], jnp.float32)
-    tx = jr.proximal_adam(1e-3, jr.L1(1e-3))
-    u, _ = tx.update(jnp.array([0.0, 1.0], jnp.float32), tx.init(w), w)
-    moved = optax.apply_updates(w, u)
+    w = np.array([3.0, 3.0], np.float32)
+    moved = compiled(jr.proximal_adam(1e-3, jr.L1(1e-3)), w, np.array([[0.0, 1.0]], np.float32))[0][0]
     assert moved[0] == 0
     np.testing.assert_allclose(moved[1], 3 - 1e-3 - 1e-6, rtol=1e-6)
 
@@ -210,13 +234,7 @@ def lasso(n=40, d=12, lam=0.05):
 
 
 def train(tx, grad, steps, d=12):
-    def step(carry, _):
-        w, state = carry
-        updates, state = tx.update(grad(w), state, w)
-        return (optax.apply_updates(w, updates), state), None
-
-    w = jnp.zeros(d)
-    return jax.lax.scan(step, (w, tx.init(w)), None, steps)[0][0]
+    return compiled(tx, np.zeros(d), np.arange(steps), lambda w, _: grad(w))[0][-1]
 
 
 def test_proximal_adam_solves_the_lasso_and_adam_then_proximal_does_not():
@@ -224,8 +242,8 @@ def test_proximal_adam_solves_the_lasso_and_adam_then_proximal_does_not():
     pen, lr, steps = jr.L1(lam), 0.03, 3000
     w = train(jr.proximal_adam(lr, pen), grad, steps)
     g = grad(w)
-    assert float(pen.optimality(w, g)) < 1e-12
-    zero = np.asarray(w == 0)
+    assert float(distance(pen, w, g)) < 1e-12
+    zero = w == 0
     assert np.all(np.abs(g[zero]) <= lam)
     np.testing.assert_allclose(g[~zero], -lam * np.sign(w[~zero]), atol=1e-12)
     np.testing.assert_array_equal(zero, solution == 0)
@@ -236,7 +254,7 @@ def test_proximal_adam_solves_the_lasso_and_adam_then_proximal_does_not():
     # It ends near least squares: no weight is 0, the distance is 0.59, and the residual is the whole of λ = 0.05.
     assert not np.any(wrong[solution == 0] == 0)
     assert np.max(np.abs(wrong - solution)) > 0.5
-    assert float(pen.optimality(wrong, grad(wrong))) > 0.9 * lam
+    assert float(distance(pen, wrong, grad(wrong))) > 0.9 * lam
 
 
 def test_other_preconditioners_solve_the_same_problem():
@@ -250,33 +268,34 @@ def test_other_preconditioners_solve_the_same_problem():
 
 
 def test_vmap_over_lam_is_a_loop_jit_is_eager_and_hypergradients_are_finite():
-    def fit(lam):
-        path, _ = run(jr.proximal_adam(0.1, {"w": jr.L1(lam), "b": None}, eps_root=1e-8))
-        return path[-1]["w"]
+    tx = lambda lam: jr.proximal_adam(0.1, {"w": jr.L1(lam), "b": None}, eps_root=1e-8)
 
-    numbers = jnp.array([0.0, 0.1, 1.0, 50.0])
-    batch = jax.jit(jax.vmap(fit))(numbers)
+    def loss(lam):
+        w = scan(tx(lam), W, STACKED, lambda params, g: g)[0]["w"][-1]
+        return jnp.sum(jnp.sin(w)), w
+
+    numbers, h = np.array([0.0, 0.1, 1.0, 50.0]), 1e-6
+    lanes = jax.jit(jax.vmap(jax.value_and_grad(loss, has_aux=True)))(np.array([*numbers, h, 0.1 + h, 0.1 - h]))
+    (values, batch), slopes = jax.tree.map(np.asarray, lanes)
     for i, lam in enumerate(numbers):
-        np.testing.assert_allclose(batch[i], fit(lam), rtol=1e-9, atol=1e-12)
-    assert np.all(np.asarray(batch[-1]) == 0)
-    loss = lambda lam: jnp.sum(jnp.sin(fit(lam)))
-    np.testing.assert_allclose(jax.jit(jax.grad(loss))(0.1), (loss(0.1 + 1e-6) - loss(0.1 - 1e-6)) / 2e-6, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(jax.grad(loss))(0.0), (loss(1e-6) - loss(0.0)) / 1e-6, rtol=1e-4)
+        np.testing.assert_allclose(batch[i], run(tx(lam))[0][-1]["w"], rtol=1e-9, atol=1e-12)
+    assert np.all(batch[3] == 0)
+    np.testing.assert_allclose(slopes[1], (values[5] - values[6]) / (2 * h), rtol=1e-5)
+    np.testing.assert_allclose(slopes[0], (values[4] - values[0]) / h, rtol=1e-4)
 
 
 def test_masks_and_frozen_parts_pass():
     pens = {"w": jr.L1(0.5), "b": None}
-    whole = run(jr.proximal_adam(0.1, pens))[0][-1]
+    whole, plain = (compiled(tx)[0] for tx in (jr.proximal_adam(0.1, pens), optax.sgd(0.1)))
     tx = optax.partition({"reg": jr.proximal_adam(0.1, pens), "plain": optax.sgd(0.1)}, {"w": "reg", "b": "plain"})
-    split = run(tx)[0][-1]
-    chex.assert_trees_all_close(split["w"], whole["w"], rtol=1e-12)
-    chex.assert_trees_all_close(split["b"], run(optax.sgd(0.1))[0][-1]["b"], rtol=1e-12)
+    split = compiled(tx)[0]
+    chex.assert_trees_all_close(split, {"w": whole["w"], "b": plain["b"]}, rtol=1e-12)
 
 
 def test_regularize_takes_it_as_the_optimizer():
     unit = jr.L2Ball(0.8)
-    ours = run(jr.regularize(jr.proximal_adam(0.1, jr.L1(0.5)), 0.1, constraint=unit))[0][-1]
-    chex.assert_trees_all_equal(ours, run(optax.chain(jr.proximal_adam(0.1, jr.L1(0.5)), jr.projected(unit)))[0][-1])
+    ours = compiled(jr.regularize(jr.proximal_adam(0.1, jr.L1(0.5)), 0.1, constraint=unit))[0]
+    chex.assert_trees_all_equal(ours, compiled(optax.chain(jr.proximal_adam(0.1, jr.L1(0.5)), jr.projected(unit)))[0])
 
 
 # ------------------------------------------------------------------ implicit decay
@@ -297,15 +316,20 @@ def test_implicit_decay_of_a_ridge():
 
 @pytest.mark.parametrize("pen", [jr.Huber(0.8, 0.5), jr.Towards(jr.SquaredL2(0.8), 0.5), jr.GroupL2(0.8)], ids=str)
 def test_implicit_decay_takes_the_gradient_at_the_new_weights(pen):
-    p, u = W["w"], GRADS[0]["w"]
     tx = jr.decay(pen, 0.3, implicit=True)
-    new = p + tx.update(u, tx.init(p), p)[0]
-    np.testing.assert_allclose(new, p + u - 0.3 * jax.jit(jax.grad(pen.value))(new), atol=1e-12)
+
+    @jax.jit
+    def moved(p, u):
+        new = p + tx.update(u, tx.init(p), p)[0]
+        return new, p + u - 0.3 * jax.grad(pen.value)(new)
+
+    np.testing.assert_allclose(*moved(W["w"], GRADS[0]["w"]), atol=1e-12)
 
 
 def test_explicit_decay_diverges_where_implicit_does_not():
-    zero = [jax.tree.map(jnp.zeros_like, W)] * 20
-    explicit, implicit = (run(jr.decay(jr.SquaredL2(3.0), 1.0, implicit=i), W, zero)[0][-1]["w"] for i in (False, True))
+    zeros = np.zeros((20, *W["w"].shape))
+    decays = (jr.decay(jr.SquaredL2(3.0), 1.0, implicit=i) for i in (False, True))
+    explicit, implicit = (compiled(tx, W["w"], zeros)[0][-1] for tx in decays)
     np.testing.assert_allclose(explicit, 2.0**20 * W["w"], rtol=1e-9)  # 1 − ηλ = −2
     np.testing.assert_allclose(implicit, W["w"] / 4.0**20, rtol=1e-9)
 
@@ -323,28 +347,27 @@ def test_implicit_decay_refuses():
 
 @pytest.mark.parametrize("cons", [None, jr.L2Ball(1e3), {"w": jr.L2Ball(1e3, axis=0), "b": None}], ids=str)
 def test_momentum_is_the_heavy_ball_where_nothing_is_projected(cons):
-    ours = run(optax.chain(optax.sgd(0.1), jr.projected(cons, momentum=0.9)))[0]
-    chex.assert_trees_all_close(ours, run(optax.sgd(0.1, momentum=0.9))[0], rtol=1e-12)
+    ours = compiled(optax.chain(optax.sgd(0.1), jr.projected(cons, momentum=0.9)))[0]
+    chex.assert_trees_all_close(ours, compiled(optax.sgd(0.1, momentum=0.9))[0], rtol=1e-12)
 
 
 def test_momentum_by_hand():
-    betas, ball = jnp.array([0.9, 0.5, 0.0, 0.8]), jr.L2Ball(1.0, axis=0)
+    betas, ball = np.array([0.9, 0.5, 0.0, 0.8]), jr.L2Ball(1.0, axis=0)
     cons = {"w": ball, "b": None}
-    path, state = run(optax.chain(optax.sgd(0.3), jr.projected(cons, momentum=lambda t: betas[t])))
+    path, state = run(optax.chain(optax.sgd(0.3), jr.projected(cons, momentum=lambda t: jnp.asarray(betas)[t])))
     p, last = W, W
     for t, g in enumerate(GRADS):
         z = jax.tree.map(lambda p, q, g, t=t: p - 0.3 * g + betas[t] * (p - q), p, last, g)
-        p, last = {"w": ball.project(z["w"]), "b": z["b"]}, p
+        p, last = {"w": np.asarray(project(ball, z["w"])), "b": z["b"]}, p
         chex.assert_trees_all_close(path[t], p, atol=1e-12)
-    chex.assert_trees_all_close(state[1].velocity, jax.tree.map(jnp.subtract, p, last), atol=1e-12)
+    chex.assert_trees_all_close(state[1].velocity, jax.tree.map(np.subtract, p, last), atol=1e-12)
 
 
 def test_a_weight_leaves_the_boundary_when_its_gradient_turns():
     # Pushed out for 100 steps, in for 20: the buffer of optax needs 7 of them to turn.
     def inside_after(tx):
-        grads = [jnp.array([-1.0])] * 100 + [jnp.array([1.0])] * 20
-        path, _ = run(tx, jnp.zeros(1), grads)
-        return next(i for i, w in enumerate(path[100:], 1) if w[0] < 1)
+        path, _ = compiled(tx, np.zeros(1), np.repeat([[-1.0], [1.0]], (100, 20), axis=0))
+        return np.flatnonzero(path[100:] < 1)[0] + 1
 
     box = jr.Box(-1.0, 1.0)
     assert inside_after(optax.chain(optax.sgd(0.1, momentum=0.9), jr.projected(box))) == 7
@@ -353,17 +376,17 @@ def test_a_weight_leaves_the_boundary_when_its_gradient_turns():
 
 @pytest.mark.parametrize("update_dtype", [None, "param"])
 def test_the_velocity_is_float32_at_least(update_dtype):
-    params = {"w": jnp.ones((2, 2), jnp.bfloat16), "b": jnp.ones(2, jnp.float16), "c": jnp.ones((), jnp.float64)}
+    params = {"w": np.ones((2, 2), jnp.bfloat16), "b": np.ones(2, np.float16), "c": np.ones((), np.float64)}
     tx = jr.projected({"w": jr.L2Ball(1.0), "b": None, "c": None}, momentum=0.9, update_dtype=update_dtype)
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for _ in range(2):
-        updates, new = tx.update(params, state, params)
+        updates, new = update(params, state, params)
         assert [v.dtype for v in jax.tree.leaves(new.velocity)] == [jnp.float32, jnp.float64, jnp.float32]
         chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
         chex.assert_trees_all_equal_dtypes(updates, params if update_dtype else new.velocity)
         state = new
     with pytest.raises(TypeError, match="`projected` with `momentum` needs floating-point parameters, got int32"):
-        tx.init({**params, "b": jnp.ones(2, jnp.int32)})
+        tx.init({**params, "b": np.ones(2, np.int32)})
 
 
 @pytest.mark.parametrize("momentum", [-0.1, float("nan")])
@@ -375,23 +398,29 @@ def test_bad_momentum(momentum):
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32], ids=str)
 @pytest.mark.parametrize("momentum", [None, 0.9])
 def test_projected_lands_within_one_rounding(dtype, momentum):
-    rng = np.random.default_rng(1)
-    for con in (jr.L2Ball(0.7, axis=0), jr.L1Ball(0.7), jr.Box(-0.2, 0.7), jr.Simplex(0.75, axis=0)):
-        tx = jr.projected(con, momentum=momentum)
-        w = jnp.asarray(30 * rng.normal(size=SHAPE), dtype)
-        state = tx.init(w)
-        for scale in (30.0, 3.0, 0.01):
-            u = jnp.asarray(scale * rng.normal(size=SHAPE), dtype)
-            push = 0 if momentum is None else momentum * np.asarray(state.velocity, np.float64)
-            target = np.asarray(con.project(w.astype(jnp.float64) + u.astype(jnp.float64) + push))
-            updates, state = tx.update(u, state, w)
-            new = optax.apply_updates(w, updates)
+    rng, scales = np.random.default_rng(1), (30.0, 3.0, 0.01)
+    cons = {
+        "l2": jr.L2Ball(0.7, axis=0),
+        "l1": jr.L1Ball(0.7),
+        "box": jr.Box(-0.2, 0.7),
+        "one": jr.Simplex(0.75, axis=0),
+    }
+    draws = {name: rng.normal(size=(4, *SHAPE)) for name in cons}
+    ws = {name: (30 * w).astype(dtype) for name, (w, *_) in draws.items()}
+    us = {name: (np.reshape(scales, (3, 1, 1)) * u[1:]).astype(dtype) for name, u in draws.items()}
+    path, states = compiled(jr.projected(cons, momentum=momentum), ws, us)
+    for t, scale in enumerate(scales):
+        moving = t > 0 and momentum is not None
+        pushes = {name: momentum * states.velocity[name][t - 1].astype(np.float64) if moving else 0 for name in cons}
+        asked = {name: ws[name].astype(np.float64) + us[name][t].astype(np.float64) + pushes[name] for name in cons}
+        for name, target in project(cons, asked).items():
+            new, target = path[name][t], np.asarray(target)
             assert new.dtype == dtype
             # half an ulp of the dtype at the new weight; float32 arithmetic at the size of what is projected
             half = float(jnp.finfo(dtype).eps) / 2 * np.abs(target)
-            size = np.max(np.abs(np.asarray(w, np.float64))) + scale * 3 + np.max(np.abs(push))
-            assert np.all(np.abs(np.asarray(new, np.float64) - target) <= half + 2**-22 * size), con
-            w = new
+            size = np.max(np.abs(ws[name].astype(np.float64))) + scale * 3 + np.max(np.abs(pushes[name]))
+            assert np.all(np.abs(new.astype(np.float64) - target) <= half + 2**-22 * size), name
+        ws = {name: path[name][t] for name in cons}
 
 
 # ------------------------------------------------------------------ averages
@@ -400,25 +429,20 @@ def test_projected_lands_within_one_rounding(dtype, momentum):
 def test_averages_of_a_convex_set_are_inside_and_of_a_sphere_are_not():
     ball, sphere, rng = jr.L2Ball(1.0), jr.Sphere(1.0), np.random.default_rng(3)
     for con, stays in ((ball, True), (sphere, False)):
-        tx, w = optax.chain(optax.sgd(0.5), jr.projected(con)), jnp.asarray([1.0, 0, 0, 0], jnp.float32)
-        state, average, exact = tx.init(w), w, w
-        for _ in range(30):
-            u, state = tx.update(jnp.asarray(3 * rng.normal(size=4), jnp.float32), state, w)
-            w = optax.apply_updates(w, u)
+        start, grads = np.array([1, 0, 0, 0], np.float32), (3 * rng.normal(size=(30, 4))).astype(np.float32)
+        average = exact = start
+        for w in compiled(optax.chain(optax.sgd(0.5), jr.projected(con)), start, grads)[0]:
             average = optax.incremental_update(w, average, 0.1)
-            exact = jr.project(con, optax.incremental_update(w, exact, 0.1))
-        assert bool(con.violation(average) < 1e-6) is stays
-        assert abs(float(jnp.linalg.norm(exact)) - 1) < 1e-6 or stays
-        assert float(con.violation(exact)) < 1e-6
+            exact = np.asarray(project(con, optax.incremental_update(w, exact, 0.1)))
+        assert (float(violation(con, average)) < 1e-6) is stays
+        assert abs(np.linalg.norm(exact) - 1) < 1e-6 or stays
+        assert float(violation(con, exact)) < 1e-6
 
 
 def test_schedule_free_averages_are_projected_when_they_are_read():
-    ball, rng = jr.L2Ball(1.0), np.random.default_rng(4)
-    tx, w = optax.contrib.schedule_free(optax.sgd(0.5), learning_rate=0.5), jnp.asarray([1.0, 0.0])
-    state = tx.init(w)
-    for _ in range(5):
-        u, state = tx.update(w - 3 + jnp.asarray(rng.normal(size=2)), state, w)
-        w = optax.apply_updates(w, u)
-    average = optax.contrib.schedule_free_eval_params(state, w)
-    assert float(ball.violation(average)) > 0.1
-    np.testing.assert_allclose(jnp.linalg.norm(jr.project(ball, average)), 1.0)
+    ball, draws = jr.L2Ball(1.0), np.random.default_rng(4).normal(size=(5, 2))
+    tx = optax.contrib.schedule_free(optax.sgd(0.5), learning_rate=0.5)
+    last = jax.tree.map(lambda x: x[-1], compiled(tx, np.array([1.0, 0.0]), draws, lambda w, draw: w - 3 + draw))
+    average = optax.contrib.schedule_free_eval_params(*last[::-1])
+    assert float(violation(ball, average)) > 0.1
+    np.testing.assert_allclose(np.linalg.norm(project(ball, average)), 1.0)

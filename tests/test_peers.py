@@ -13,16 +13,22 @@ from sklearn.linear_model import ElasticNet, Lasso, Ridge
 
 import jaxreg as jr
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
+X = np.random.default_rng(0).normal(size=(6, 4))
+project = jax.jit(jr.project)
 
 
-@pytest.mark.parametrize("radius", [0.5, 3.0, 100.0])
-def test_optax_projections(radius):
-    project = optax.projections
-    np.testing.assert_allclose(jr.L2Ball(radius).project(X), project.projection_l2_ball(X, radius), atol=1e-12)
-    np.testing.assert_allclose(jr.L1Ball(radius).project(X), project.projection_l1_ball(X, radius), atol=1e-12)
-    np.testing.assert_allclose(jr.Box(-0.3, radius).project(X), project.projection_box(X, -0.3, radius), atol=1e-12)
-    np.testing.assert_allclose(jr.NonNegative().project(X), project.projection_non_negative(X), atol=1e-12)
+def test_optax_projections():
+    theirs = optax.projections
+
+    @jax.jit
+    @jax.vmap
+    def projections(radius):
+        cons = jr.L2Ball(radius), jr.L1Ball(radius), jr.Box(-0.3, radius), jr.NonNegative()
+        balls = theirs.projection_l2_ball(X, radius), theirs.projection_l1_ball(X, radius)
+        boxes = theirs.projection_box(X, -0.3, radius), theirs.projection_non_negative(X)
+        return [con.project(X) for con in cons], [*balls, *boxes]
+
+    np.testing.assert_allclose(*projections(np.array([0.5, 3.0, 100.0])), atol=1e-12)
 
 
 def l1_ball_by_sorting(x, radius, w):
@@ -50,14 +56,14 @@ def test_weighted_l1_ball_against_sorting(x, radius, seed):
     weights = np.ones(12)
     weights[: len(x)] = w
     expected = l1_ball_by_sorting(padded, radius, weights)
-    got = jr.SublevelSet(jr.L1(weights), radius).project(padded)
+    got = project(jr.SublevelSet(jr.L1(weights), radius), padded)
     np.testing.assert_allclose(got, expected, atol=1e-9 * (1 + np.abs(x).max()))
 
 
 @given(x=arrays(np.float32, 12, elements=st.floats(-(2.0**99), 2.0**99, width=32)), exponent=st.integers(-30, 30))
 def test_l2_ball_at_any_scale(x, exponent):
     radius = 10.0**exponent
-    p = np.asarray(jr.L2Ball(radius).project(x), np.float64)
+    p = np.asarray(project(jr.L2Ball(radius), x), np.float64)
     size = np.linalg.norm(x.astype(np.float64))
     expected = x.astype(np.float64) * min(1, radius / size) if size else x
     # an entry whose share of the norm is subnormal is flushed to zero
@@ -65,20 +71,25 @@ def test_l2_ball_at_any_scale(x, exponent):
 
 
 def test_norm_neither_overflows_nor_underflows():
+    norm = jax.jit(jax.value_and_grad(jr.GroupL2(1.0).value))
     for scale in (1e-37, 1e-20, 1.0, 1e20, 1e37, 6.7e37):
-        x = jnp.asarray([3.0, 4.0], jnp.float32) * jnp.float32(scale)
-        np.testing.assert_allclose(jr.GroupL2(1.0).value(x), 5 * scale, rtol=1e-6)
-        np.testing.assert_allclose(jax.jit(jax.grad(jr.GroupL2(1.0).value))(x), [0.6, 0.8], rtol=1e-6)
+        value, slope = norm(np.array([3.0, 4.0], np.float32) * np.float32(scale))
+        np.testing.assert_allclose(value, 5 * scale, rtol=1e-6)
+        np.testing.assert_allclose(slope, [0.6, 0.8], rtol=1e-6)
 
 
 def test_balls_of_huge_finite_points():
+    balls = jr.L2Ball(1.0), jr.L1Ball(1.0), jr.SublevelSet(jr.GroupL2(1.0), 1.0)
+    both = jax.jit(lambda x: [(ball.project(x), ball.violation(x)) for ball in balls])
     for big in (1e30, 1e38, 3e38):
-        x = jnp.asarray([big, *[0.0] * 6], jnp.float32)
-        for ball in (jr.L2Ball(1.0), jr.L1Ball(1.0), jr.SublevelSet(jr.GroupL2(1.0), 1.0)):
-            np.testing.assert_allclose(ball.project(x), [1, 0, 0, 0, 0, 0, 0], atol=1e-6)
-            assert float(ball.violation(x)) >= 0.99 * big
-    x = jnp.asarray(np.random.default_rng(0).normal(size=100_000) * 1e34, jnp.float32)
-    np.testing.assert_allclose(np.sum(np.abs(jr.L1Ball(1.0).project(x))), 1, rtol=1e-5)
+        for nearest, violation in both(np.array([big, *[0.0] * 6], np.float32)):
+            np.testing.assert_allclose(nearest, [1, 0, 0, 0, 0, 0, 0], atol=1e-6)
+            assert float(violation) >= 0.99 * big
+    x = (np.random.default_rng(0).normal(size=100_000) * 1e34).astype(np.float32)
+    np.testing.assert_allclose(np.sum(np.abs(project(jr.L1Ball(1.0), x))), 1, rtol=1e-5)
+
+
+distance_at_zero = jax.jit(lambda pen, g: pen.optimality(jnp.zeros(4), g))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -87,18 +98,22 @@ def test_group_optimality_at_zero_is_the_infinity_norm_distance(seed):
     g = np.random.default_rng(seed).normal(size=4)
     lam = 0.7 * np.linalg.norm(g)
     distance = brentq(lambda t: np.linalg.norm(np.maximum(np.abs(g) - t, 0)) - lam, 0, np.abs(g).max(), xtol=1e-15)
-    np.testing.assert_allclose(jr.GroupL2(lam).optimality(jnp.zeros(4), g), distance, rtol=1e-12)
+    np.testing.assert_allclose(distance_at_zero(jr.GroupL2(lam), g), distance, rtol=1e-12)
 
 
 def test_golden_values():
-    x = jnp.array([3.0, -4.0])
-    assert float(jr.L1(0.5).value(x)) == 3.5
-    assert float(jr.SquaredL2(0.5).value(x)) == 6.25
-    assert float(jr.GroupL2(0.5).value(x)) == 2.5
-    assert float(jr.ElasticNet(0.5, 0.25).value(x)) == 0.5 * (0.25 * 7 + 0.375 * 25)
-    np.testing.assert_allclose(jr.ElasticNet(0.5, 0.25).prox(x, 2.0), [2.75 / 1.75, -3.75 / 1.75])
-    np.testing.assert_array_equal(jax.jit(jax.grad(jr.SquaredL2(0.5).value))(x), [1.5, -2])
-    np.testing.assert_array_equal(jax.jit(jax.grad(jr.L1(0.5).value))(jnp.zeros(2)), [0, 0])
+    x, elastic = np.array([3.0, -4.0]), jr.ElasticNet(0.5, 0.25)
+    pens = jr.L1(0.5), jr.SquaredL2(0.5), jr.GroupL2(0.5), elastic
+
+    @jax.jit
+    def found(x):
+        slopes = jax.grad(jr.SquaredL2(0.5).value)(x), jax.grad(jr.L1(0.5).value)(jnp.zeros(2))
+        return [pen.value(x) for pen in pens], elastic.prox(x, 2.0), slopes
+
+    values, prox, slopes = found(x)
+    np.testing.assert_array_equal(values, [3.5, 6.25, 2.5, 0.5 * (0.25 * 7 + 0.375 * 25)])
+    np.testing.assert_allclose(prox, [2.75 / 1.75, -3.75 / 1.75])
+    np.testing.assert_array_equal(slopes, [[1.5, -2], [0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -123,12 +138,15 @@ def test_scikit_learn_by_proximal_gradient(penalty, peer):
         updates, state = tx.update(gradient(w), state, w)
         return (optax.apply_updates(w, updates), state), None
 
-    w = jnp.zeros(8)
-    (w, _), _ = jax.lax.scan(descend, (w, tx.init(w)), None, 1000)
+    @jax.jit
+    def solution(w):
+        (w, _), _ = jax.lax.scan(descend, (w, tx.init(w)), None, 1000)
+        return w, [penalty.optimality(w, gradient(w)) for w in (w, w + 0.01)], penalty.critical(gradient(jnp.zeros(8)))
+
+    w, (optimality, beside), top = solution(np.zeros(8))
     np.testing.assert_allclose(w, peer.fit(A, b).coef_, atol=1e-8)
-    assert float(penalty.optimality(w, gradient(w))) < 1e-10
-    assert float(penalty.optimality(w + 0.01, gradient(w + 0.01))) > 1e-4
+    assert float(optimality) < 1e-10
+    assert float(beside) > 1e-4
     if isinstance(penalty, jr.L1):
-        top = float(penalty.critical(gradient(jnp.zeros(8))))
-        assert not np.any(Lasso(top * 1.0001, fit_intercept=False).fit(A, b).coef_)
-        assert np.any(Lasso(top * 0.999, fit_intercept=False, tol=1e-14).fit(A, b).coef_)
+        assert not np.any(Lasso(float(top) * 1.0001, fit_intercept=False).fit(A, b).coef_)
+        assert np.any(Lasso(float(top) * 0.999, fit_intercept=False, tol=1e-14).fit(A, b).coef_)
