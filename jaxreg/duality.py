@@ -84,7 +84,7 @@ def strength_for_bound(cons, params, grads):
         (slope,) = pull(jnp.ones_like(v))
         scale = power_of_two(largest(jnp.abs(slope)))  # its square may be out of range
         along, size = (jax.jvp(con.violation, (p,), (d.astype(p.dtype),))[1] for d in (g, slope / scale))
-        strength = -along / jnp.where(size > 0, size, 1) / scale
+        strength = -along / jnp.where(size > 0, size, 1) * (1 / scale)  # compiled, a / b / c is a / (b·c)
         return strength if isinstance(con, Equality) else jnp.maximum(strength, 0)
 
     return lift(explain, cons, params, grads, otherwise=lambda p, g: None)
