@@ -1,5 +1,6 @@
 """Float64 everywhere but in doctests, which run as a user's session would; programs compile quickly and are kept."""
 
+import functools
 import gc
 import os
 import tempfile
@@ -30,11 +31,20 @@ def pytest_configure(config):
         settings |= {"jax_disable_most_optimizations": True, "jax_traceback_in_locations_limit": 0}
         if QUICKLY not in os.environ.get("XLA_FLAGS", ""):
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"
+        share_context()
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
     if not hasattr(config, "workerinput"):
         forget_programs(Path(folder))
+
+
+def share_context():
+    """Lower all programs in one MLIR context: JAX 0.10 takes longer to make a new one than to trace a small program."""
+    from jax._src.interpreters import mlir
+
+    if hasattr(mlir, "make_ir_context"):  # it is JAX's own, and may go
+        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 def forget_programs(folder: Path):
