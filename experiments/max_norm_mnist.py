@@ -77,6 +77,7 @@ QUICK = dataclasses.replace(
     hidden=(32,),
     images=500,
     steps=40,
+    batch=50,
     seeds=1,
     lrs=(1.0,),
     lams=(1e-4, 1e-3),
