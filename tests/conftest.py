@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -73,10 +74,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_runtest_setup(item):
-    """A test draws the same numbers from its module's `RNG` whichever tests ran before it in its worker."""
+    """A test draws its own numbers from its module's `RNG`, whichever tests ran before it in its worker."""
     module = getattr(item, "module", None)
     if hasattr(module, "RNG"):
-        module.RNG = np.random.default_rng(0)
+        module.RNG = np.random.default_rng([1, zlib.crc32(item.name.encode())])
 
 
 @pytest.fixture

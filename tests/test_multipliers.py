@@ -72,6 +72,10 @@ def test_every_method_by_hand_in_both_orders():
         used = used if options.get("equality") else np.maximum(used, 0)
         np.testing.assert_allclose(alternating[0], used, atol=1e-12, err_msg=str(options))
         np.testing.assert_allclose(alternating[1], alphas, atol=1e-12, err_msg=str(options))
+    for options, pushes, alphas in (METHODS[4], METHODS[-2]):  # eagerly, a step
+        tx, w = jr.multipliers(jr.L2Ball(1.0), 0.5, **options), jnp.array([0.0, 2.0])
+        u, state = tx.update(jnp.zeros(2), tx.init(w), w)
+        np.testing.assert_allclose([u[-1], state.alpha], [pushes[0], alphas[0]], atol=1e-12, err_msg=str(options))
 
 
 def test_schedules_of_gains_are_followed():

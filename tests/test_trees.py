@@ -59,7 +59,7 @@ def haiku():
 
 def plain():
     params = {"first": {"kernel": np.ones((3, 4)), "bias": np.zeros(4)}, "kernel": np.ones((4, 2))}
-    return jax.tree.map(lambda p: jnp.asarray(p.astype(np.float32)), params)
+    return jax.tree.map(jnp.asarray, params)
 
 
 FRAMEWORKS = {  # params, pattern of kernels, the axis of incoming weights, number of kernels

@@ -242,6 +242,8 @@ def test_masked_and_partition(verb):
         partitioned, new = tx.update(updates, state, params)
         assert_same(partitioned, expected)
         assert dtypes_of(jax.eval_shape(tx.update, updates, state, params)) == dtypes_of((partitioned, new))
+    compiled, _ = jax.jit(tx.update)(updates, state, params)
+    chex.assert_trees_all_close(compiled, expected, rtol=1e-5)
 
 
 def test_masking_a_whole_subtree():
