@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit
 
 import jaxreg as jr
 from jaxreg.convex import engine, homotopy, lasso
+from jaxreg.convex.lanes import Layout
+from jaxreg.convex.newton import LENGTHS, _searched
 from jaxreg.convex.problem import prepare
+from jaxreg.convex.smooth import Rows
 from jaxreg.convex.strengths import at_lams
 
 RNG = np.random.default_rng(0)
@@ -196,3 +201,19 @@ def test_classes_that_nearly_separate_do_not_take_all_steps():
     y[0] = 0  # alone in its class
     path = jr.convex.path(jr.convex.Multinomial(), jr.GroupL2(1.0, axis=1), X, y, num=20, eps=1e-5)
     assert path["converged"].all()
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_a_search_takes_the_best_length_of_its_step(fit_intercept):
+    x = RNG.normal(size=40)
+    y = np.float64(x + 1 + RNG.normal(size=40) > 0)  # the intercept is not small
+    rows, penalty = Rows(x[:, None], y, np.full((1, 40), 1 / 40), None), jr.L1(np.full((1, 1), 0.01))
+    start, target = np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), 30.0)
+    options = {"layout": Layout((1,), ()), "fit_intercept": fit_intercept}
+    w, moved = _searched(jr.convex.Logistic(), rows, penalty, start, target, **options)
+    centre = lambda eta: brentq(lambda b: np.mean(expit(eta + b) - y), -200, 200) if fit_intercept else 0.0
+    near, far = (eta + centre(eta) for eta in (0 * x, 30 * x))
+    outputs = (1 - LENGTHS)[:, None] * near + LENGTHS[:, None] * far
+    costs = np.mean(np.logaddexp(0, outputs) - y * outputs, 1) + 0.01 * 30 * LENGTHS
+    assert np.asarray(moved).all()
+    np.testing.assert_allclose(w, 30 * LENGTHS[np.argmin(costs)])
