@@ -206,7 +206,7 @@ def figure(runs, config: Config):
                 ratio = ratio.mean(ratio.dims[-1])
                 product, label = ratio["lr"] * config.network_lam, f"{rule}, digits ({config.inputs[0]})"
                 ax.plot(product, ratio, marker, ms=9, mfc="none", color=colour, label=label)
-    left.set(xlabel="step", ylabel="‖w‖ / the formula's", yscale="log", xlim=(0, 4 / (lr * lam)))
+    left.set(xlabel="step", ylabel="‖w‖ / the formula's", yscale="log", xlim=(0, min(4 / (lr * lam), config.steps)))
     left.set_yticks([0.5, 0.7, 1, 1.4, 2], ["0.5", "0.7", "1", "1.4", "2"], minor=False)
     left.minorticks_off()
     left.set_title(

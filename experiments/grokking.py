@@ -174,6 +174,7 @@ def curves(ax, runs, quantity, label) -> None:
         drawn = ax.plot(runs["step"], lines, color=plt.cm.viridis(0.95 * at / runs.sizes[axis]), lw=1)
         drawn[0].set_label(label.format(value))
     ax.set(xscale="log", xlabel="steps of AdamW")
+    jr.plotting.plain_log_ticks(ax.xaxis)
 
 
 def figure(runs, config: Config):

@@ -263,7 +263,7 @@ def figure(results, config: Config):
         ax.set_ylim(-len(found) - 0.4, 0.5)
         ax.axvline(0, color="0.5", ls=":", lw=1, zorder=0)
         ax.set_yticks(-np.arange(len(found)), [*found] if metric == "error" else [""] * len(found))
-        unit = ", percentage points" if scale > 1 else ""
+        unit = ",\npercentage points" if scale > 1 else ""
         ax.set_xlabel(f"change from one plain net{unit}")
         ax.set_title(f"{METRICS[metric]}\n(one plain net: {scale * plain.mean():.3g}{' %' * (scale > 1)})", loc="left")
     noise.legend(frameon=False)

@@ -162,6 +162,7 @@ def figure(runs, config: Config):
     right.set_title("what decay makes of the weights (a line is a seed)", loc="left")
     for ax in (left, right):
         ax.set(xscale="log", xlabel="steps of AdamW")
+        jr.plotting.plain_log_ticks(ax.xaxis)
         ax.legend(frameon=False, fontsize="small")
     return fig
 
