@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -42,8 +43,7 @@ def pytest_configure(config):
 
 def share_context():
     """Lower all programs in one MLIR context: JAX 0.10 takes longer to make a new one than to trace a small program."""
-    from jax._src.interpreters import mlir
-
+    mlir = sys.modules.get("jax._src.interpreters.mlir")
     if hasattr(mlir, "make_ir_context"):  # it is JAX's own, and may go
         mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 

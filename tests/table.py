@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxreg as jr
@@ -325,6 +326,23 @@ def assert_ulps(a, b, case, ulps=4, scale=1e-30):
     eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
     a, b = wide(a), wide(b)
     np.testing.assert_allclose(a, b, rtol=0, atol=ulps * eps * max(scale, np.abs(b).max(initial=0)))
+
+
+# One function for all files: a worker compiles each once for a class, a shape and a dtype.
+nearest, value = jax.jit(lambda pen, x, step: pen.prox(x, step)), jax.jit(lambda pen, x: pen.value(x))
+distance = jax.jit(lambda pen, x, g: pen.optimality(x, g))
+project, violation = jax.jit(jr.project), jax.jit(lambda con, x: con.violation(x))
+
+
+def follow(tx, params, inputs, gradient=lambda params, given: given):
+    """Parameters and states after each step, stacked; `inputs` are stacked updates, or what `gradient` is given."""
+
+    def step(carry, given):
+        params, state = carry
+        updates, state = tx.update(gradient(params, given), state, params)
+        return ((optax.apply_updates(params, updates), state),) * 2
+
+    return jax.lax.scan(step, (params, tx.init(params)), inputs)[1]
 
 
 def in_lanes(methods, lanes):

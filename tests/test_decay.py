@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from table import follow
 
 import jaxreg as jr
 
@@ -18,15 +19,7 @@ SCHEDULE = lambda t: jnp.asarray(RATES)[t]  # optax's own are float32
 
 def run(link, optimizer=None):
     """Parameters after each step of Adam and `link`."""
-    tx = optax.chain(optimizer or optax.adam(SCHEDULE), link)
-
-    def step(carry, g):
-        params, state = carry
-        updates, state = tx.update(g, state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, state), params
-
-    return jax.lax.scan(step, (W, tx.init(W)), GRADS)[1]
+    return follow(optax.chain(optimizer or optax.adam(SCHEDULE), link), W, GRADS)[0]
 
 
 def by_hand(adam, rates, keep=lambda u, s: 1.0, slope=lambda p: LAM * p):

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from sklearn.linear_model import Lasso
-from table import PENALTIES, SHAPES, first_of_each_class
+from table import PENALTIES, SHAPES, distance, first_of_each_class, follow, project, violation
 
 import jaxreg as jr
 
@@ -32,27 +32,12 @@ def run(tx, params=W, grads=GRADS):
     return path, state
 
 
-def scan(tx, params, inputs, gradient):
-    """Parameters and states after each step, stacked."""
-
-    def step(carry, given):
-        params, state = carry
-        updates, state = tx.update(gradient(params, given), state, params)
-        return ((optax.apply_updates(params, updates), state),) * 2
-
-    return jax.lax.scan(step, (params, tx.init(params)), inputs)[1]
-
-
 STACKED = jax.tree.map(lambda *g: np.stack(g), *GRADS)
 
 
 def compiled(tx, params=W, inputs=STACKED, gradient=lambda params, given: given):
-    """`scan` as one program."""
-    return jax.tree.map(np.asarray, jax.jit(lambda *args: scan(tx, *args, gradient))(params, inputs))
-
-
-distance = jax.jit(lambda pen, x, g: pen.optimality(x, g))
-project, violation = jax.jit(jr.project), jax.jit(lambda con, x: con.violation(x))
+    """`follow` as one program."""
+    return jax.tree.map(np.asarray, jax.jit(lambda *args: follow(tx, *args, gradient))(params, inputs))
 
 
 def fixed(scaled, diagonal):
@@ -271,7 +256,7 @@ def test_vmap_over_lam_is_a_loop_jit_is_eager_and_hypergradients_are_finite():
     tx = lambda lam: jr.proximal_adam(0.1, {"w": jr.L1(lam), "b": None}, eps_root=1e-8)
 
     def loss(lam):
-        w = scan(tx(lam), W, STACKED, lambda params, g: g)[0]["w"][-1]
+        w = follow(tx(lam), W, STACKED)[0]["w"][-1]
         return jnp.sum(jnp.sin(w)), w
 
     numbers, h = np.array([0.0, 0.1, 1.0, 50.0]), 1e-6

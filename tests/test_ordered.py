@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 from sklearn.isotonic import isotonic_regression
+from table import distance, nearest, value
 
 import jaxreg as jr
 from experiments.benchmarks.total_variation import condat, johnson
@@ -23,7 +24,6 @@ def solved(pen, x):
     return p, pen.optimality(p, p - x), pen.value(x)
 
 
-nearest, value = jax.jit(lambda pen, x, step: pen.prox(x, step)), jax.jit(lambda pen, x: pen.value(x))
 fused, distance_to_fused = jax.jit(fuse), jax.jit(fused_distance)
 
 
@@ -247,7 +247,6 @@ def base_distance(h, lams, zero):
 
 def test_slope_optimality_cluster_by_cluster():
     rng = np.random.default_rng(9)
-    distance = jax.jit(lambda pen, x, g: pen.optimality(x, g))
     for _ in range(10):
         x, g, lams = rng.choice([-2.0, -1.0, 0.0, 1.0, 2.0], 8), rng.normal(size=8), np.sort(rng.random(8))[::-1]
         expected, seen = 0.0, 0

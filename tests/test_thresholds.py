@@ -5,21 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from table import nearest, project, value, violation
 
 import jaxreg as jr
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 4)) * 2
 GRID = np.linspace(0, 4.5, 45_001)
-nearest, value = jax.jit(lambda pen, x, step: pen.prox(x, step)), jax.jit(lambda pen, x: pen.value(x))
-projected = jax.jit(lambda con, x: con.project(x))
 
 
 def assert_same(*pairs):
     """The two of each pair have the same value and the same prox."""
     answers = jax.jit(lambda pens, x: [[(pen.value(x), pen.prox(x, 0.7)) for pen in pair] for pair in pens])(pairs, X)
-    for pair, ((value, prox), (other_value, other_prox)) in zip(pairs, answers, strict=True):
-        np.testing.assert_allclose(value, other_value, rtol=1e-12, err_msg=str(pair))
+    for pair, ((cost, prox), (other_cost, other_prox)) in zip(pairs, answers, strict=True):
+        np.testing.assert_allclose(cost, other_cost, rtol=1e-12, err_msg=str(pair))
         np.testing.assert_allclose(prox, other_prox, atol=1e-12, err_msg=str(pair))
 
 
@@ -221,7 +220,7 @@ def test_top_k_of_ties_keeps_exactly_k():
 def test_norm_range_arrives_at_its_rate():
     gap = np.linalg.norm(X, axis=0) - 1.0
     assert np.all(gap > 0)
-    p = projected(jr.NormRange(0.5, 1.0, axis=0, rate=0.25), X)
+    p = project(jr.NormRange(0.5, 1.0, axis=0, rate=0.25), X)
     np.testing.assert_allclose(np.linalg.norm(p, axis=0) - 1, 0.75 * gap, rtol=1e-12)
 
 
@@ -251,8 +250,8 @@ def test_training_with_hard_thresholds_finds_the_support():
 @pytest.mark.parametrize("spread", [1e-3, 1e-8])
 def test_l1_levels_with_weights_decades_apart(spread):
     lam = np.array([spread, 1.0])
-    truth = projected(jr.SublevelSet(jr.L1(lam), 0.5), np.ones(2))
-    near = projected(jr.SublevelSet(jr.L1(lam.astype(np.float32)), 0.5), np.ones(2, np.float32))
+    truth = project(jr.SublevelSet(jr.L1(lam), 0.5), np.ones(2))
+    near = project(jr.SublevelSet(jr.L1(lam.astype(np.float32)), 0.5), np.ones(2, np.float32))
     np.testing.assert_allclose(near, truth, rtol=1e-6)
     # 1 − θs + (s(1 − θs) + 1 − θ = ½)
     theta = (spread + 1 - 0.5) / (spread**2 + 1)
@@ -297,10 +296,9 @@ def test_counts_are_what_violation_allows():
     # bound/λ is rounded down below k in float32 for some of them, and up above it for others
     numbers = [(0.3, 6), (0.15, 7), (1 / 3, 7), (0.1, 7), (0.05, 7), (0.003, 3), (0.043, 7), (0.001, 10)]
     x = np.arange(1.0, 12.0, dtype=np.float32)
-    violation = jax.jit(lambda con, x: con.violation(x))
     for lam, k in numbers:
         con = jr.SublevelSet(jr.L0(lam), lam * k)
-        p = np.asarray(projected(con, x))
+        p = np.asarray(project(con, x))
         assert float(violation(con, p)) <= 0
         one_more = np.where(np.arange(11) >= 10 - np.sum(p != 0), x, np.float32(0))
         assert float(violation(con, one_more)) > 0
