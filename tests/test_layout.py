@@ -63,6 +63,7 @@ def run(code, **options):
     )
 
 
+@pytest.mark.interpreters
 def test_import_is_light():
     result = run(
         "import sys, jaxreg; heavy = 'xarray', 'pandas', 'matplotlib', 'flax', 'sklearn', 'tqdm', 'h5netcdf', 'h5py'; "
@@ -98,6 +99,7 @@ def told():
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.interpreters
 @pytest.mark.parametrize("block", range(len(blocks())))
 def test_readme_code_runs(told, block):
     printed, error = told[block]

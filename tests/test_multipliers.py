@@ -650,6 +650,7 @@ print("same")
 """
 
 
+@pytest.mark.interpreters
 def test_norms_over_sharded_axes_are_right():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -7,6 +7,8 @@ import nbclient
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.interpreters
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 
 

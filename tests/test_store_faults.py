@@ -16,6 +16,8 @@ import pytest
 
 from jaxreg.sweeps.store import Store
 
+pytestmark = pytest.mark.interpreters
+
 IDENTITY = {"arguments": ["lam"], "fixed": {}, "train": {}, "options": {}}
 HERE = Path(__file__).parent.parent
 TASKS = [("", [(2.0 * i,), (2.0 * i + 1,)]) for i in range(4)]

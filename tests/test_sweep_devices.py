@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.interpreters
+
 HERE = Path(__file__).parent
 CHECKS = {}
 

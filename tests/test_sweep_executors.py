@@ -18,6 +18,8 @@ import pytest
 
 import jaxreg as jr
 
+pytestmark = pytest.mark.interpreters
+
 SPACE = jr.grid(lam=np.arange(1.0, 9.0), seed=range(3))  # 24 configurations
 CHUNK = 4
 

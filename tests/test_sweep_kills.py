@@ -18,6 +18,8 @@ import pytest
 import jaxreg as jr
 from jaxreg.sweeps import files, store, work
 
+pytestmark = pytest.mark.interpreters
+
 HERE = Path(__file__).parent
 X = np.random.default_rng(0).normal(size=(5, 3))
 

@@ -298,6 +298,7 @@ def texts():
     return [Program(f, {}, number, Fixed({}), [], mesh).fingerprint for f in (rules_of_their_own, trained, iterated)]
 
 
+@pytest.mark.interpreters
 def test_the_text_is_the_same_in_another_process():
     code = "import jax; jax.config.update('jax_enable_x64', True)\nimport test_sweep_resume as t; print(*t.texts())"
     env = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}", "PYTHONHASHSEED": "7"}
