@@ -1,5 +1,6 @@
 """Descent of a validation loss in the logarithms of strengths."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,22 +64,38 @@ def tune(
     References:
         Lewis and Overton, Nonsmooth optimization via quasi-Newton methods, 2013, algorithm 2.6.
     """
-    logs, build, slopes = _logarithms(start)
-    evaluate = jax.value_and_grad(lambda u: jnp.asarray(objective(build(u)), u.dtype))
-    first, point, after = _descent(logs) if optimizer is None else _steps_of(optimizer, logs)
+    numbers, structure, moves = _checked(start)
 
-    def look(state, _):
-        u = point(state)
-        value, gradient = evaluate(u)
-        return after(state, value, gradient), (u, value, gradient)
+    def search(numbers):
+        logs, build, slopes = _logarithms(numbers, structure, moves)
+        evaluate = jax.value_and_grad(lambda u: jnp.asarray(objective(build(u)), u.dtype))
+        first, point, after = _descent(logs) if optimizer is None else _steps_of(optimizer, logs)
 
-    _, (points, values, gradients) = jax.lax.scan(look, first, length=steps)
-    best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
-    return Tuned(build(points[best]), values[best], jax.vmap(build)(points), values, jax.vmap(slopes)(gradients))
+        def look(state, _):
+            u = point(state)
+            value, gradient = evaluate(u)
+            return after(state, value, gradient), (u, value, gradient)
+
+        _, (points, values, gradients) = jax.lax.scan(look, first, length=steps)
+        best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
+        return Tuned(build(points[best]), values[best], jax.vmap(build)(points), values, jax.vmap(slopes)(gradients))
+
+    return _as_one_program(search, numbers)
 
 
-def _logarithms(start):
-    """The logarithms of the strengths as one vector, and what makes of it, and of a gradient, a tree like `start`."""
+def _as_one_program(function, *args):
+    """`function(*args)` compiled as a whole; arrays that it holds are arguments of the program, not constants in it."""
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+
+    @jax.jit
+    def search(held, given):
+        return jax.core.eval_jaxpr(traced.jaxpr, held, *given)
+
+    return jax.tree.unflatten(jax.tree.structure(shapes), search(traced.consts, jax.tree.leaves(args)))
+
+
+def _checked(start):
+    """The numbers of `start`, its structure, and which of them are strengths."""
     numbers, structure = jax.tree.flatten(start)
     moves = []
     for entry in jax.tree.leaves(start, is_leaf=lambda x: isinstance(x, Noun)):
@@ -86,9 +103,15 @@ def _logarithms(start):
         moves += [not isinstance(entry, Noun) or path[-1].name in ("lam", "lams") for path in paths]
     if not any(moves):
         raise ValueError(f"`tune` needs a strength to start from, got {start!r}.")
-    strengths = [checked_number("tune", "start", x, positive=True) for x, m in zip(numbers, moves, strict=True) if m]
+    check = functools.partial(checked_number, "tune", "start", positive=True)
+    return [check(x) if m else x for x, m in zip(numbers, moves, strict=True)], structure, moves
+
+
+def _logarithms(numbers, structure, moves):
+    """The logarithms of the strengths as one vector, and what makes of it, and of a gradient, a tree like `start`."""
     dtype = jnp.result_type(float)
-    strengths = [x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype) for x in map(jnp.asarray, strengths)]
+    strengths = [jnp.asarray(x) for x, m in zip(numbers, moves, strict=True) if m]
+    strengths = [x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype) for x in strengths]
     logs, unravel = ravel_pytree([jnp.log(x) for x in strengths])
 
     def tree(moving, fixed):

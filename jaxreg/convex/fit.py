@@ -1,26 +1,18 @@
 """A linear model as a differentiable function of its penalty, its data and its weights."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg.convex.accelerated import minimise
-from jaxreg.convex.datafits import Datafit, Multinomial
-from jaxreg.convex.support import free, is_convex, require_support, solve_symmetric
-from jaxreg.penalties import Penalty
+from jaxreg.convex.accelerated import GROW, SHRINK, minimise
+from jaxreg.convex.datafits import Multinomial
+from jaxreg.convex.implicit import attached, centred, floating_dtype, newton, stationarity, uncentred
+from jaxreg.convex.programs import host_array, program
+from jaxreg.convex.support import is_convex, require_support
 
 POLISH = 20  # Newton steps at most
-
-
-class _Problem(NamedTuple):
-    datafit: Datafit
-    penalty: Penalty
-    X: jax.Array
-    y: jax.Array
-    weight: jax.Array  # sums to 1
 
 
 def fit(
@@ -74,141 +66,113 @@ def fit(
     References:
         Bertrand et al., Implicit differentiation for fast hyperparameter selection in non-smooth convex learning, 2022.
     """
-    problem = _prepared("fit", datafit, penalty, X, y, sample_weight)
-    if tol is None:
-        tol = float(jnp.finfo(problem.X.dtype).eps) ** (2 / 3)
-    return _fit(problem, fit_intercept, tol, max_iter)
+    return solved(prepared("fit", datafit, penalty, X, y, sample_weight), fit_intercept, tol, max_iter)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _fit(problem, fit_intercept, tol, max_iter):
-    return _unpacked(problem, _solution(problem, fit_intercept, tol, max_iter))
-
-
-def _prepared(api, datafit, penalty, X, y, sample_weight) -> _Problem:
-    """Everything in one floating dtype, shapes checked."""
+def prepared(api, datafit, penalty, X, y, sample_weight) -> tuple:
+    """(datafit, penalty, X, y, weight) with shapes checked; nothing is compiled for them."""
     require_support(penalty, api)
     if hasattr(X, "todense"):
         raise TypeError(f"`{api}` needs dense `X`, got {type(X).__name__} of shape {X.shape}.")
     if not isinstance(y, jax.Array) and np.asarray(y).dtype.kind not in "biuf":
         raise TypeError(f"`{api}` needs numbers as y, got {np.asarray(y).dtype}: of labels `datafit.encode(y)[0]`.")
-    X = jnp.asarray(X)
-    dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
-    y, n = jnp.asarray(y, dtype), X.shape[0] if X.ndim else 0
+    X = host_array(X)
+    dtype = floating_dtype(X)
+    y, n = host_array(y, dtype), X.shape[0] if X.ndim else 0
     if X.ndim < 2 or n < 1 or y.ndim not in (1, 2) or y.shape[0] != n:
         raise ValueError(f"`{api}` needs X (n, features) and y (n,) or (n, targets), got {X.shape} and {y.shape}.")
     if isinstance(datafit, Multinomial) and y.ndim != 2:
         raise ValueError(f"`{api}` needs y (n, classes) with `Multinomial`: `datafit.encode(y)[0]`; got {y.shape}.")
-    weight = jnp.ones(n, dtype) if sample_weight is None else jnp.asarray(sample_weight, dtype)
+    weight = np.ones(n, dtype) if sample_weight is None else host_array(sample_weight, dtype)
     if weight.shape != (n,):
         raise ValueError(f"`{api}` needs a weight for each of {n} examples, got shape {weight.shape}.")
-    datafit, penalty = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (datafit, penalty))
-    return _Problem(datafit, penalty, X.astype(dtype), y, weight / jnp.sum(weight))
+    datafit, penalty = jax.tree.map(lambda leaf: host_array(leaf, dtype), (datafit, penalty))
+    return datafit, penalty, host_array(X, dtype), y, weight
 
 
-def _outputs(problem, W):
-    return jnp.tensordot(problem.X, W, problem.X.ndim - 1)
+def solved(data, fit_intercept, tol, max_iter):
+    """W and b for data that are `prepared`."""
+    if tol is None:
+        tol = float(jnp.finfo(floating_dtype(data[2])).eps) ** (2 / 3)
+    return _fit(data, fit_intercept, tol, max_iter)
 
 
-def _slopes(problem, eta):
-    """∂f/∂η of each example, weighted."""
-    slope = problem.datafit.slope(eta, problem.y)
-    return problem.weight.reshape(-1, *(1,) * (eta.ndim - 1)) * slope
+@functools.partial(program, static_argnums=(1, 2, 3))
+def _fit(data, fit_intercept, tol, max_iter):
+    problem = centred(*data, fit_intercept)
+    return uncentred(problem, attached(problem, _solution(jax.lax.stop_gradient(problem), tol, max_iter)))
 
 
-def _pull(problem, slopes):
-    """∇f from the slopes, of the shape of W."""
-    return jnp.tensordot(problem.X, slopes, (0, 0))
-
-
-def _intercept(problem, eta):
-    return problem.datafit.intercept(eta, problem.y, problem.weight)
-
-
-def _shape(problem):
-    return problem.X.shape[1:] + problem.y.shape[1:]
-
-
-def _unpacked(problem, z):
-    """W and b of the vector of all unknowns; without an intercept b = 0."""
-    shape, targets = _shape(problem), problem.y.shape[1:]
-    size = functools.reduce(lambda a, b: a * b, shape, 1)
-    b = z[size:] if z.size > size else jnp.zeros(targets, z.dtype)
-    return z[:size].reshape(shape), b.reshape(targets)
-
-
-def _packed(W, b, fit_intercept):
-    return jnp.concatenate([W.ravel(), b.ravel()]) if fit_intercept else W.ravel()
-
-
-def _stationarity(problem, z, mask, fit_intercept):
-    """The gradient in the unknowns that are free, 0 for the others."""
-    W, b = _unpacked(problem, z)
-    slopes = _slopes(problem, _outputs(problem, W) + b)
-    pull = _pull(problem, slopes) + jax.grad(problem.penalty.value)(W)
-    return _packed(jnp.where(mask, pull, 0), jnp.sum(slopes, 0), fit_intercept)
-
-
-def _newton(problem, z, mask, fit_intercept, rhs):
-    """∂T/∂z⁻¹ rhs on the free unknowns."""
-    keep = _packed(mask, jnp.ones(problem.y.shape[1:], bool), fit_intercept)
-
-    def gradient(z):
-        return _stationarity(problem, z, mask, fit_intercept)
-
-    x = solve_symmetric(lambda v: jax.jvp(gradient, (z,), (jnp.where(keep, v, 0),))[1], rhs)
-    if fit_intercept and isinstance(problem.datafit, Multinomial):  # blind to a common shift, which is to be 0
-        k = problem.y.shape[1]
-        x = x.at[-k:].add(-jnp.mean(x[-k:]))
-    return x
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-def _solution(problem, fit_intercept, tol, max_iter):
-    """W and b as one vector."""
-    targets = problem.y.shape[1:]
-
-    def smooth(W):
-        eta = _outputs(problem, W)
-        eta = eta + (_intercept(problem, eta) if fit_intercept else 0)
-        value = jnp.sum(problem.weight * problem.datafit.loss(eta, problem.y))
-        return value, _pull(problem, _slopes(problem, eta))
-
-    W = jnp.zeros(_shape(problem), problem.X.dtype)
-    scale = jnp.max(jnp.abs(smooth(W)[1]), initial=0)
-    bound = jnp.tensordot(problem.weight, jnp.square(problem.X), 1).sum() * (problem.datafit.curvature or 1.0)
+def _solution(problem, tol, max_iter):
+    datafit, penalty, y, weight = problem.datafit, problem.penalty, problem.y, problem.weight
+    b = jnp.zeros(y.shape[1:], weight.dtype) if problem.size is None else datafit.constant(y, weight)
+    z = problem.packed(jnp.zeros(problem.shape, weight.dtype), b.astype(weight.dtype))
+    pull = problem.pull(problem.slopes(problem.outputs(z)))
+    tol = tol * jnp.max(jnp.abs(pull), initial=0)
+    bound = jnp.sum(jnp.tensordot(weight, jnp.square(problem.X), 1)) * (datafit.curvature or 1.0)
     step = 1 / jnp.where(bound > 0, bound, 1)
-    penalty = problem.penalty
-    cost = None if is_convex(penalty) else penalty.value
-    W, *_ = minimise(smooth, penalty.prox, W, step, tol * scale, max_iter, residual=penalty.optimality, cost=cost)
-    b = _intercept(problem, _outputs(problem, W)) if fit_intercept else jnp.zeros(targets, W.dtype)
-    return _polished(problem, _packed(W, b, fit_intercept), fit_intercept)
+
+    def prox(z, step):
+        W, b = problem.unpacked(z)
+        return problem.packed(penalty.prox(W, step), b)
+
+    if is_convex(penalty):
+        return _polished(problem, _accelerated(problem, prox, z, step, tol, max_iter))
+
+    def smooth(z):
+        eta = problem.outputs(z)
+        return jnp.sum(weight * datafit.loss(eta, y)), problem.gradient(problem.slopes(eta))
+
+    def cost(z):
+        return penalty.value(problem.unpacked(z)[0])
+
+    return _polished(problem, minimise(smooth, prox, z, step, tol, max_iter, cost=cost)[0])
 
 
-def _polished(problem, z, fit_intercept):
+def _accelerated(problem, prox, z, step, tol, max_iter):
+    """As `minimise`, for η that is linear in z: an iteration is one product with X and one with its transpose."""
+
+    def iterate(carry):
+        z, eta, ahead, eta_ahead, t, step, _, count = carry
+        slopes = problem.slopes(eta_ahead)
+        new = prox(ahead - step * problem.gradient(slopes), step)
+        eta_new, moved = problem.outputs(new), new - ahead
+        length = jnp.sum(jnp.square(moved))
+        short = jnp.sum((problem.slopes(eta_new) - slopes) * (eta_new - eta_ahead)) <= length / step
+        step_new = jnp.where(short, GROW, SHRINK) * step
+        t_new = (1 + jnp.sqrt(1 + 4 * jnp.square(t) * (step / step_new))) / 2
+        restart = jnp.sum(moved * (new - z)) < 0
+        t_new, momentum = jnp.where(restart, 1, t_new), jnp.where(restart, 0, (t - 1) / t_new)
+        still = jnp.max(jnp.abs(new - z)) <= eps * jnp.max(jnp.abs(new))
+        done = short & (still | (jnp.max(jnp.abs(moved)) <= tol * step))
+
+        def choose(taken, again, back):  # back where the loss overflows at the point ahead
+            return jnp.where(short, taken, jnp.where(jnp.isfinite(length), again, back))
+
+        ahead = choose(new + momentum * (new - z), ahead, z)
+        eta_ahead = choose(eta_new + momentum * (eta_new - eta), eta_ahead, eta)
+        z, eta = jnp.where(short, new, z), jnp.where(short, eta_new, eta)
+        return z, eta, ahead, eta_ahead, choose(t_new, t, 1), step_new, done, count + 1
+
+    eps, eta = jnp.finfo(z.dtype).eps, problem.outputs(z)
+    start = z, eta, z, eta, jnp.ones((), z.dtype), step, jnp.zeros((), bool), 0
+    return jax.lax.while_loop(lambda c: ~c[6] & (c[7] < max_iter), iterate, start)[0]
+
+
+def _polished(problem, z):
     """Newton's steps on the support, as long as each halves what is wrong in all unknowns."""
 
     def step(carry):
         best, least, z, _, count = carry
-        W, b = _unpacked(problem, z)
-        slopes = _slopes(problem, _outputs(problem, W) + b)
-        wrong = problem.penalty.optimality(W, _pull(problem, slopes))
-        if fit_intercept:
-            wrong = jnp.maximum(wrong, jnp.max(jnp.abs(jnp.sum(slopes, 0))))
+        W = problem.unpacked(z)[0]
+        gradient = problem.gradient(problem.slopes(problem.outputs(z)))
+        wrong = problem.penalty.optimality(W, gradient[: W.size].reshape(W.shape))
+        wrong = jnp.maximum(wrong, jnp.max(jnp.abs(gradient[W.size :]), initial=0))
         better = wrong < least
         best, again = jnp.where(better, z, best), (wrong < least / 2) & (wrong > 0)
-        mask = free(problem.penalty, W)
-        z = z - _newton(problem, z, mask, fit_intercept, _stationarity(problem, z, mask, fit_intercept))
+        mask = problem.free(z)
+        z = z - newton(problem, z, mask, stationarity(problem, z, mask))
         return best, jnp.where(better, wrong, least), z, again, count + 1
 
     start = z, jnp.full((), jnp.inf, z.dtype), z, jnp.ones((), bool), 0
     return jax.lax.while_loop(lambda c: c[3] & (c[4] < POLISH), step, start)[0]
-
-
-@_solution.defjvp
-def _(fit_intercept, tol, max_iter, primals, tangents):
-    (problem,), (change,) = primals, tangents
-    z = _solution(problem, fit_intercept, tol, max_iter)
-    mask = free(problem.penalty, jax.lax.stop_gradient(_unpacked(problem, z)[0]))
-    _, moved = jax.jvp(lambda problem: _stationarity(problem, z, mask, fit_intercept), (problem,), (change,))
-    return z, -_newton(problem, z, mask, fit_intercept, moved)

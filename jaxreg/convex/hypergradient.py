@@ -5,7 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxreg.convex.fit import fit
+from jaxreg.convex.fit import prepared, solved
+from jaxreg.convex.implicit import pulled_back
+from jaxreg.convex.programs import host_array, program
 
 
 def hypergradient(
@@ -52,9 +54,12 @@ def hypergradient(
         Bertrand et al., Implicit differentiation for fast hyperparameter selection in non-smooth convex learning, 2022;
         Pedregosa, Hyperparameter optimization with approximate gradient, 2016.
     """
-    options = {"sample_weight": sample_weight, "fit_intercept": fit_intercept, "tol": tol, "max_iter": max_iter}
+    dtype = jnp.result_type(float)
+    penalty = jax.tree.map(lambda number: jnp.asarray(host_array(number, dtype), dtype), penalty)
+    data = prepared("hypergradient", datafit, penalty, X, y, sample_weight)
+    W, b = solved(data, fit_intercept, tol, max_iter)
+    value, slopes = jax.value_and_grad(validation_loss, (0, 1))(W, b)
+    return value, _pulled_back(data, W, b, slopes, fit_intercept)
 
-    def loss(penalty):
-        return validation_loss(*fit(datafit, penalty, X, y, **options))
 
-    return jax.value_and_grad(loss)(jax.tree.map(lambda number: jnp.asarray(number, jnp.result_type(float)), penalty))
+_pulled_back = program(pulled_back, static_argnums=4)

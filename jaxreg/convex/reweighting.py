@@ -86,11 +86,15 @@ def reweighted(datafit, penalty, X, y, *, rounds: int = 50, tol: float = 1e-6, s
 def _slopes(penalty, W) -> np.ndarray:
     """φ'(|Wⱼ|), or φ'(‖W_g‖) of each group."""
     with jax.enable_x64(True):
-        x, profile = jnp.asarray(W), penalty
-        if isinstance(penalty, Radial):
-            x, axes, lam = in_groups(penalty, x, penalty.lam)
-            profile, x = penalty.profile(x, axes, lam), norm(x, axes)
-        lam = per_entry(profile.lam, x, profile)
-        at_zero = times(lam, jnp.asarray(profile.kink(x), x.dtype))
-        slopes = jnp.where(x == 0, at_zero, jnp.abs(jax.grad(profile.value)(x)))
-        return np.asarray(jnp.squeeze(slopes, axes) if isinstance(penalty, Radial) else slopes)
+        return np.asarray(_compiled_slopes(jax.tree.map(np.asarray, penalty), W))
+
+
+@jax.jit
+def _compiled_slopes(penalty, x):
+    profile, squeezed = penalty, ()
+    if isinstance(penalty, Radial):
+        x, squeezed, lam = in_groups(penalty, x, penalty.lam)
+        profile, x = penalty.profile(x, squeezed, lam), norm(x, squeezed)
+    lam = per_entry(profile.lam, x, profile)
+    at_zero = times(lam, jnp.asarray(profile.kink(x), x.dtype))
+    return jnp.squeeze(jnp.where(x == 0, at_zero, jnp.abs(jax.grad(profile.value)(x))), squeezed)
