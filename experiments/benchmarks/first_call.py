@@ -121,21 +121,23 @@ def calls(data: Data) -> dict:
 
 
 def peers(data: Data) -> dict:
-    """{entry: scikit-learn's call for the same problem}; liblinear, alone, penalizes the intercept a little."""
+    """{entry: scikit-learn's call for the same problem}; liblinear penalizes the intercept too, the others do not."""
     from sklearn import linear_model as sk
 
     X, y, B, label = data
     logistic = {"C": 1 / (0.01 * len(B)), "l1_ratio": 1.0, "solver": "saga", "max_iter": 10_000}
     kinds, multinomial = np.digitize(y, [100, 200]), {**logistic, "C": 1 / (0.01 * len(X))}
-    cross = {"Cs": 50, "cv": 10, "l1_ratios": (1.0,), "solver": "liblinear", "intercept_scaling": 100}
-    cross |= {"use_legacy_attributes": False, "scoring": "neg_log_loss"}
+    strengths = np.max(np.abs(B.T @ (label - label.mean())), initial=0) * np.geomspace(1, 1e-3, 50)  # n times jaxreg's
+    cross = {"Cs": 1 / strengths, "cv": 10, "l1_ratios": (1.0,), "solver": "liblinear", "scoring": "neg_log_loss"}
     return {
         "lasso solve": lambda: sk.Lasso(0.1).fit(X, y).coef_,
         "lasso path": lambda: sk.lasso_path(X, y - y.mean()),
         "elastic net solve": lambda: sk.ElasticNet(alpha=0.1, l1_ratio=0.5).fit(X, y).coef_,
         "ridge solve": lambda: sk.Ridge(0.1 * len(X)).fit(X, y).coef_,
         "logistic solve": lambda: sk.LogisticRegression(**logistic).fit(B, label).coef_,
-        "logistic cross-validation": lambda: sk.LogisticRegressionCV(**cross).fit(B, label).coef_,
+        "logistic cross-validation": lambda: (
+            sk.LogisticRegressionCV(**cross, use_legacy_attributes=False).fit(B, label).coef_
+        ),
         "multinomial solve": lambda: sk.LogisticRegression(**multinomial).fit(X, kinds).coef_,
         "multi-task lasso": lambda: sk.MultiTaskLasso(0.1).fit(X, np.stack([y, y[::-1]], 1)).coef_,
     }
