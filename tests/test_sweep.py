@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import jaxreg as jr
+from jaxreg.sweeps.program import _EXECUTABLES
 
 
 def ridge(lam, lr, seed, X, y):
@@ -199,3 +200,34 @@ def test_programs_that_call_lapack_run_one_at_a_time():
 
     runs = jr.sweep(train, jr.grid(seed=range(6)), chunk=2)
     assert np.isfinite(runs["top"]).all()
+
+
+@pytest.mark.parametrize(
+    ("train", "options", "number"),
+    [
+        (ridge, {}, 1),
+        (ridge, {"chunk": 10}, 1),
+        (ridge, {"progress": "loss", "store": "store"}, 1),
+        (jr.Trainable(lambda lam: jnp.full(31, lam), lambda w: w / 2, jnp.sum, steps=4, every=2), {}, 2),
+    ],
+    ids=["chosen chunk", "given chunk", "store", "Trainable"],
+)
+def test_a_group_is_one_program(train, options, number, tmp_path):
+    # Shapes that no other test has: what JAX does on the way for the first time, it would compile as well.
+    rng, compiled = np.random.default_rng(0), []
+    options = options | ({"store": tmp_path / "store"} if "store" in options else {})
+    axes, fixed = {"lam": np.linspace(0.1, 1, 29)}, {}
+    if train is ridge:
+        fixed = {"lr": 0.1, "seed": 0, "X": rng.normal(size=(31, 7)), "y": rng.normal(size=31)}
+
+    def listen(event, seconds, *, fun_name="", **facts):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(fun_name)
+
+    _EXECUTABLES.clear()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jr.sweep(train, jr.grid(**axes), **options, **fixed)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == number, compiled

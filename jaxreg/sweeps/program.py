@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import sys
 import threading
 import time
 
@@ -243,16 +244,29 @@ def ahead(programs: list[tuple[Program, int]]):
     """Compile programs for chunks of a size in threads, the first one first, while the caller goes on.
 
     They are lowered here, where the configuration of JAX is that of the caller. What has not begun at the end is left.
+    A single one is left to the caller. xarray, in which a sweep ends, is imported beside the compiler, which needs no
+    Python.
     """
     parts = [(part, size) for program, size in dict.fromkeys(programs) for part in program.parts]
     pool, here = concurrent.futures.ThreadPoolExecutor(os.cpu_count()), configuration()
     try:
-        for part, size in parts if len(parts) > 1 else ():
+        for part, size in parts:
+            start = time.perf_counter()
             part.lower(size)
-            pool.submit(in_configuration, here, part.compile, size)
+            part.waited += time.perf_counter() - start
+            if len(parts) > 1:
+                pool.submit(in_configuration, here, part.compile, size)
+        if parts and "xarray" not in sys.modules:
+            threading.Thread(target=_import_xarray, daemon=True).start()
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _import_xarray() -> None:
+    import xarray
+
+    xarray.Variable((), 0)  # the first one imports dask, where that is installed
 
 
 def _flag(value) -> jax.Array:
