@@ -20,7 +20,7 @@ from jaxreg.sweeps.memory import Memory
 from jaxreg.sweeps.plan import Plan
 from jaxreg.sweeps.processes import agreed, check_same, exchange, share, share_plans, together
 from jaxreg.sweeps.program import Program, mesh_of
-from jaxreg.sweeps.progress import Bar, tell
+from jaxreg.sweeps.progress import Bar, Progress, tell
 from jaxreg.sweeps.results import collect
 from jaxreg.sweeps.running import specification
 from jaxreg.sweeps.trainable import Trainable
@@ -43,7 +43,7 @@ def sweep(
     executor=None,
     halving=None,
     memory: int | None = None,
-    progress: bool | str = False,
+    progress: bool | str | None = None,
     callbacks: Sequence[Callable] = (),
     **fixed,
 ) -> "xarray.Dataset":
@@ -78,7 +78,9 @@ def sweep(
             configurations if `chunk` is None, on all devices that the worker sees; `train` is pickled.
         halving: `halving(...)` or `hyperband(...)`: a `Trainable` trains on with the best alone.
         memory: bytes that a chunk may take; None is half of the free memory, or .8 of that of the accelerators.
-        progress: show a bar, or lines in a log; the name of an output shows its least value so far as well.
+        progress: True shows a bar, or lines in a log; the name of an output shows its least value so far as well. None
+            shows a bar on a terminal and in a notebook once the sweep takes longer than two seconds, and what it is
+            doing until then, unless `JAXREG_PROGRESS=0` is in the environment. False shows nothing.
         callbacks: functions of (done, total, chunk), called after each chunk of this process; `chunk` has the arguments
             and outputs of its configurations, name -> array.
         **fixed: further arguments of `train`. Arrays in them are arguments of the program, not constants in it;
@@ -111,7 +113,7 @@ def sweep(
         executor=(executor, None),
         halving=(halving, None),
         memory=(memory, None),
-        progress=(progress, False),
+        progress=(progress, None),
         callbacks=(callbacks, ()),
     )
     groups = space.groups()
@@ -120,7 +122,16 @@ def sweep(
         arguments.check_halving(halving, train, space)
     arguments.check_places(devices, executor, halving)
 
+    with Progress("sweep", shown=progress is None and jax.process_index() == 0) as report:
+        options = chunk, store, devices, executor, halving, memory, progress, callbacks
+        return _run(train, space, groups, fixed, report, *options)
+
+
+def _run(
+    train, space, groups, fixed, report, chunk, store, devices, executor, halving, memory, progress, callbacks
+) -> "xarray.Dataset":
     began = time.perf_counter()
+    report("tracing")
     mesh = mesh_of(jax.local_devices() if devices is None else devices)
     held = Fixed(fixed)
     shared = jax.device_put(held.arrays, NamedSharding(mesh, PartitionSpec()))
@@ -153,6 +164,7 @@ def sweep(
         work = Work(programs, dtypes, records, names, farm=farm)
         work.metric, work.callbacks = progress if isinstance(progress, str) else None, callbacks
         missing = len({cell for cell in plan.cells if cell not in records.cells})
+        report(f"running {missing} configurations")
         if progress and process == 0 and missing:
             tell(f"{missing} configurations, {len(programs)} program{'s' * (len(programs) > 1)} to compile")
         coords = {"step": list(range(every, steps + 1, every))} if isinstance(train, Trainable) else {}
@@ -168,7 +180,7 @@ def sweep(
         if plan.chunks:
             records.describe(space, {}, {"chunk": _told(plan.chunks)})
         unit = "step" if isinstance(train, Trainable) else "model"
-        with Bar(expected, progress if process == 0 else False, unit, work.done * steps) as work.bar:
+        with Bar(expected, progress if process == 0 else False, unit, work.done * steps, report) as work.bar:
             if halving is None:
                 together(lambda: work.run(tasks, end=steps))
             else:
