@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxreg.convex.accelerated import GROW, SHRINK, minimise
 from jaxreg.convex.datafits import Multinomial
-from jaxreg.convex.implicit import attached, centred, floating_dtype, newton, stationarity, uncentred
+from jaxreg.convex.implicit import attached, centred, floating_dtype, newton, stationarity
 from jaxreg.convex.programs import host_array, program
 from jaxreg.convex.support import is_convex, require_support
 
@@ -100,51 +100,45 @@ def solved(data, fit_intercept, tol, max_iter):
 @functools.partial(program, static_argnums=(1, 2, 3))
 def _fit(data, fit_intercept, tol, max_iter):
     problem = centred(*data, fit_intercept)
-    return uncentred(problem, attached(problem, _solution(jax.lax.stop_gradient(problem), tol, max_iter)))
+    return problem.unpacked(attached(problem, _solution(jax.lax.stop_gradient(problem), fit_intercept, tol, max_iter)))
 
 
-def _solution(problem, tol, max_iter):
+def _solution(problem, fit_intercept, tol, max_iter):
     datafit, penalty, y, weight = problem.datafit, problem.penalty, problem.y, problem.weight
-    b = jnp.zeros(y.shape[1:], weight.dtype) if problem.size is None else datafit.constant(y, weight)
-    z = problem.packed(jnp.zeros(problem.shape, weight.dtype), b.astype(weight.dtype))
-    pull = problem.pull(problem.slopes(problem.outputs(z)))
-    tol = tol * jnp.max(jnp.abs(pull), initial=0)
-    bound = jnp.sum(jnp.tensordot(weight, jnp.square(problem.X), 1)) * (datafit.curvature or 1.0)
-    step = 1 / jnp.where(bound > 0, bound, 1)
+    W = jnp.zeros(problem.center.shape + y.shape[1:], weight.dtype)
+    z = problem.packed(W, datafit.constant(y, weight) if fit_intercept else jnp.zeros_like(y[0]))
+    tol = tol * jnp.max(jnp.abs(problem.gradient(z)), initial=0)
+    step = 1 / (jnp.square(problem.size) * problem.X.shape[1] * (datafit.curvature or 1.0))
 
     def prox(z, step):
-        W, b = problem.unpacked(z)
-        return problem.packed(penalty.prox(W, step), b)
+        return problem.with_weights(z, penalty.prox(problem.weights(z), step))
 
     if is_convex(penalty):
         return _polished(problem, _accelerated(problem, prox, z, step, tol, max_iter))
 
     def smooth(z):
-        eta = problem.outputs(z)
-        return jnp.sum(weight * datafit.loss(eta, y)), problem.gradient(problem.slopes(eta))
+        eta = problem.X @ z
+        return jnp.sum(weight * datafit.loss(eta, y)), problem.X.T @ problem.slopes(eta)
 
     def cost(z):
-        return penalty.value(problem.unpacked(z)[0])
+        return penalty.value(problem.weights(z))
 
     return _polished(problem, minimise(smooth, prox, z, step, tol, max_iter, cost=cost)[0])
 
 
 def _accelerated(problem, prox, z, step, tol, max_iter):
-    """As `minimise`, for η that is linear in z: an iteration is one product with X and one with its transpose."""
+    """As `minimise`, for η = Xz, which is linear: an iteration is one product with X and one with its transpose."""
 
     def iterate(carry):
-        z, eta, ahead, eta_ahead, t, step, _, count = carry
+        z, eta, ahead, eta_ahead, age, step, _, count = carry
         slopes = problem.slopes(eta_ahead)
-        new = prox(ahead - step * problem.gradient(slopes), step)
-        eta_new, moved = problem.outputs(new), new - ahead
-        length = jnp.sum(jnp.square(moved))
-        short = jnp.sum((problem.slopes(eta_new) - slopes) * (eta_new - eta_ahead)) <= length / step
-        step_new = jnp.where(short, GROW, SHRINK) * step
-        t_new = (1 + jnp.sqrt(1 + 4 * jnp.square(t) * (step / step_new))) / 2
-        restart = jnp.sum(moved * (new - z)) < 0
-        t_new, momentum = jnp.where(restart, 1, t_new), jnp.where(restart, 0, (t - 1) / t_new)
-        still = jnp.max(jnp.abs(new - z)) <= eps * jnp.max(jnp.abs(new))
-        done = short & (still | (jnp.max(jnp.abs(moved)) <= tol * step))
+        new = prox(ahead - step * (problem.X.T @ slopes), step)
+        eta_new, moved = problem.X @ new, new - ahead
+        length, size = jnp.vdot(moved, moved), jnp.max(jnp.abs(moved))
+        short = jnp.vdot(problem.slopes(eta_new) - slopes, eta_new - eta_ahead) <= length / step
+        restart = jnp.vdot(moved, new - z) < 0
+        momentum = jnp.where(restart, 0, age / (age + 3))
+        unfinished = ~(short & (size <= jnp.maximum(tol * step, eps * jnp.max(jnp.abs(new))))) & (count < max_iter)
 
         def choose(taken, again, back):  # back where the loss overflows at the point ahead
             return jnp.where(short, taken, jnp.where(jnp.isfinite(length), again, back))
@@ -152,11 +146,12 @@ def _accelerated(problem, prox, z, step, tol, max_iter):
         ahead = choose(new + momentum * (new - z), ahead, z)
         eta_ahead = choose(eta_new + momentum * (eta_new - eta), eta_ahead, eta)
         z, eta = jnp.where(short, new, z), jnp.where(short, eta_new, eta)
-        return z, eta, ahead, eta_ahead, choose(t_new, t, 1), step_new, done, count + 1
+        age = choose(jnp.where(restart, 0, age + 1), age, 0)
+        return z, eta, ahead, eta_ahead, age, jnp.where(short, GROW, SHRINK) * step, unfinished, count + 1
 
-    eps, eta = jnp.finfo(z.dtype).eps, problem.outputs(z)
-    start = z, eta, z, eta, jnp.ones((), z.dtype), step, jnp.zeros((), bool), 0
-    return jax.lax.while_loop(lambda c: ~c[6] & (c[7] < max_iter), iterate, start)[0]
+    eps, eta = jnp.finfo(z.dtype).eps, problem.X @ z
+    start = z, eta, z, eta, jnp.zeros((), z.dtype), step, jnp.asarray(max_iter > 0), 1
+    return jax.lax.while_loop(lambda c: c[6], iterate, start)[0]
 
 
 def _polished(problem, z):
@@ -164,15 +159,12 @@ def _polished(problem, z):
 
     def step(carry):
         best, least, z, _, count = carry
-        W = problem.unpacked(z)[0]
-        gradient = problem.gradient(problem.slopes(problem.outputs(z)))
-        wrong = problem.penalty.optimality(W, gradient[: W.size].reshape(W.shape))
-        wrong = jnp.maximum(wrong, jnp.max(jnp.abs(gradient[W.size :]), initial=0))
-        better = wrong < least
-        best, again = jnp.where(better, z, best), (wrong < least / 2) & (wrong > 0)
-        mask = problem.free(z)
-        z = z - newton(problem, z, mask, stationarity(problem, z, mask))
-        return best, jnp.where(better, wrong, least), z, again, count + 1
+        gradient, mask = problem.gradient(z), problem.free(z)
+        wrong = problem.penalty.optimality(problem.weights(z), problem.weights(gradient))
+        wrong = jnp.maximum(wrong, jnp.max(jnp.abs(gradient[problem.center.size :]), initial=0))
+        better, again = wrong < least, (wrong < least / 2) & (wrong > 0) & (count < POLISH)
+        best, least = jnp.where(better, z, best), jnp.where(better, wrong, least)
+        return best, least, z - newton(problem, z, mask, stationarity(problem, z, mask)), again, count + 1
 
-    start = z, jnp.full((), jnp.inf, z.dtype), z, jnp.ones((), bool), 0
-    return jax.lax.while_loop(lambda c: c[3] & (c[4] < POLISH), step, start)[0]
+    start = z, jnp.full((), jnp.inf, z.dtype), z, jnp.ones((), bool), 1
+    return jax.lax.while_loop(lambda c: c[3], step, start)[0]

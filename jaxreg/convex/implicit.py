@@ -1,6 +1,5 @@
 """A linear problem in one vector of unknowns, and its solution's derivatives by the implicit function theorem."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -12,53 +11,47 @@ from jaxreg.penalties import Penalty
 
 
 class Problem(NamedTuple):
-    """Σᵢ sᵢ f(xᵢ·W + b, yᵢ) + Ω(W), as a function of z: W, and after it b/size where there is an intercept."""
+    """Σᵢ sᵢ f(xᵢ·z, yᵢ) + Ω(W): z has a row for each weight, and a last one for the intercept where there is one."""
 
     datafit: Datafit
     penalty: Penalty
-    X: jax.Array  # with an intercept of columns of mean 0
+    X: jax.Array  # (n, rows of z)
     y: jax.Array
     weight: jax.Array  # s, of sum 1
-    center: jax.Array | None  # what the means of the columns were, None without an intercept
-    size: jax.Array | None  # of the constant column that b is the weight of: as large as the others are
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of W."""
-        return self.X.shape[1:] + self.y.shape[1:]
+    center: jax.Array  # of the shape of features: the means that their columns had, or zeros without an intercept
+    size: jax.Array  # of the column that is constant: as large as the others are on average
 
     def packed(self, W, b) -> jax.Array:
-        """z of the weights and of the intercept, for columns of mean 0."""
-        return W.ravel() if self.size is None else jnp.concatenate([W.ravel(), b.ravel() / self.size])
+        """z of the weights and the intercept."""
+        rows = W.reshape(self.center.size, *self.y.shape[1:])
+        b = (b + jnp.tensordot(self.center, W, self.center.ndim)) / self.size
+        return jnp.concatenate([rows, b[None]])[: self.X.shape[1]]
 
     def unpacked(self, z) -> tuple[jax.Array, jax.Array]:
-        """W and b of z, for columns of mean 0."""
-        count, targets = math.prod(self.shape), self.y.shape[1:]
-        b = jnp.zeros(targets, z.dtype) if self.size is None else self.size * z[count:].reshape(targets)
-        return z[:count].reshape(self.shape), b
+        """The weights and the intercept of z."""
+        W = self.weights(z)
+        b = self.size * z[-1] if self.X.shape[1] > self.center.size else jnp.zeros_like(z[0])
+        return W, b - jnp.tensordot(self.center, W, self.center.ndim)
 
-    def outputs(self, z) -> jax.Array:
-        """η."""
-        W, b = self.unpacked(z)
-        return jnp.tensordot(self.X, W, self.X.ndim - 1) + b
+    def weights(self, z) -> jax.Array:
+        """W of z."""
+        return z[: self.center.size].reshape(self.center.shape + self.y.shape[1:])
+
+    def with_weights(self, z, W) -> jax.Array:
+        """z with other weights."""
+        return jnp.concatenate([W.reshape(-1, *z.shape[1:]), z[self.center.size :]])
 
     def slopes(self, eta) -> jax.Array:
         """sᵢ ∂f/∂ηᵢ."""
         return self.weight.reshape(-1, *(1,) * (eta.ndim - 1)) * self.datafit.slope(eta, self.y)
 
-    def pull(self, slopes) -> jax.Array:
-        """The gradient of the loss in W from its `slopes`."""
-        return jnp.tensordot(self.X, slopes, (0, 0))
-
-    def gradient(self, slopes) -> jax.Array:
-        """The gradient of the loss in z from its `slopes`."""
-        pull = self.pull(slopes).ravel()
-        return pull if self.size is None else jnp.concatenate([pull, self.size * jnp.sum(slopes, 0).ravel()])
+    def gradient(self, z) -> jax.Array:
+        """Of the loss."""
+        return self.X.T @ self.slopes(self.X @ z)
 
     def free(self, z) -> jax.Array:
         """Which unknowns can move."""
-        mask = free(self.penalty, self.unpacked(z)[0]).ravel()
-        return jnp.concatenate([mask, jnp.ones(z.size - mask.size, bool)])
+        return self.with_weights(jnp.ones(z.shape, bool), free(self.penalty, self.weights(z)))
 
 
 def centred(datafit, penalty, X, y, weight, fit_intercept) -> Problem:
@@ -66,20 +59,14 @@ def centred(datafit, penalty, X, y, weight, fit_intercept) -> Problem:
     datafit, penalty, X, y, weight = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, floating_dtype(X)), (datafit, penalty, X, y, weight)
     )
-    weight = weight / jnp.sum(weight)
-    if not fit_intercept:
-        return Problem(datafit, penalty, X, y, weight, None, None)
-    center = jax.lax.stop_gradient(jnp.tensordot(weight, X, 1))
-    X = X - center
-    squares = jax.lax.stop_gradient(jnp.sum(jnp.tensordot(weight, jnp.square(X), 1)))
-    size = jnp.sqrt(jnp.where(squares > 0, squares / max(center.size, 1), 1))
-    return Problem(datafit, penalty, X, y, weight, center, size)
-
-
-def uncentred(problem, z) -> tuple[jax.Array, jax.Array]:
-    """W and b for the columns as they were."""
-    W, b = problem.unpacked(z)
-    return W, b if problem.size is None else b - jnp.tensordot(problem.center, W, problem.center.ndim)
+    features, X, weight = X.shape[1:], X.reshape(len(X), -1), weight / jnp.sum(weight)
+    center = jax.lax.stop_gradient(weight @ X) if fit_intercept else jnp.zeros(X.shape[1:], X.dtype)
+    X = X - center if fit_intercept else X
+    square = jax.lax.stop_gradient(jnp.sum(weight @ jnp.square(X))) / max(center.size, 1)
+    size = jnp.where(square > 0, jnp.sqrt(square), 1)
+    if fit_intercept:
+        X = jnp.concatenate([X, jnp.broadcast_to(size, (len(X), 1))], 1)
+    return Problem(datafit, penalty, X, y, weight, center.reshape(features), size)
 
 
 def floating_dtype(X):
@@ -90,20 +77,21 @@ def floating_dtype(X):
 
 def stationarity(problem, z, mask) -> jax.Array:
     """T: the gradient in the unknowns that are free, 0 for the others."""
-    slope = jax.grad(lambda z: problem.penalty.value(problem.unpacked(z)[0]))(z)
-    return jnp.where(mask, problem.gradient(problem.slopes(problem.outputs(z))) + slope, 0)
+    slope = jax.grad(problem.penalty.value)(problem.weights(z))
+    return jnp.where(mask, problem.gradient(z) + problem.with_weights(jnp.zeros_like(z), slope), 0)
 
 
 def newton(problem, z, mask, rhs) -> jax.Array:
     """∂T/∂z⁻¹ rhs on the free unknowns."""
 
     def hessian(v):
-        return jax.jvp(lambda z: stationarity(problem, z, mask), (z,), (jnp.where(mask, v, 0),))[1]
+        v = jnp.where(mask, v.reshape(z.shape), 0)
+        return jax.jvp(lambda z: stationarity(problem, z, mask), (z,), (v,))[1].ravel()
 
-    x = solve_symmetric(hessian, rhs)
-    if problem.size is not None and isinstance(problem.datafit, Multinomial):
-        k = problem.y.shape[1]  # blind to a common shift, which is to be 0
-        x = x.at[-k:].add(-jnp.mean(x[-k:]))
+    x = solve_symmetric(hessian, rhs.ravel()).reshape(z.shape)
+    p = problem.center.size
+    if isinstance(problem.datafit, Multinomial) and len(z) > p:  # blind to a common shift of b, which is to be 0
+        x = problem.with_weights(x - jnp.mean(x[p]), x[:p])
     return x
 
 
@@ -128,7 +116,6 @@ def pulled_back(data, W, b, slopes, fit_intercept):
 
     def solution(penalty):
         problem = centred(datafit, penalty, *arrays, fit_intercept)
-        z = problem.packed(W, b + jnp.tensordot(problem.center, W, W.ndim) if fit_intercept else b)
-        return uncentred(problem, attached(problem, jax.lax.stop_gradient(z)))
+        return problem.unpacked(attached(problem, jax.lax.stop_gradient(problem.packed(W, b))))
 
     return jax.vjp(solution, penalty)[1](slopes)[0]

@@ -90,10 +90,10 @@ def solve_symmetric(matvec, b) -> jax.Array:
 def _pseudo_inverse(matvec, b):
     """By eigenvalues, rows and columns scaled to a diagonal of ones; those of rounding are left out."""
     A = jax.vmap(matvec)(jnp.eye(b.size, dtype=b.dtype))
-    diagonal = jnp.abs(jnp.diagonal(A))
+    diagonal = jnp.abs(jnp.sum(A * jnp.eye(b.size, dtype=b.dtype), 0))
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
     A = scale[:, None] * A * scale
-    values, vectors = jnp.linalg.eigh((A + A.T) / 2)
+    values, vectors = jnp.linalg.eigh(A)
     kept = jnp.abs(values) > 4 * b.size * jnp.finfo(b.dtype).eps * jnp.max(jnp.abs(values), initial=0)
     along = jnp.where(kept, (scale * b) @ vectors / jnp.where(kept, values, 1), 0)
     return scale * (vectors @ along)
