@@ -4,7 +4,8 @@
 time in a fresh process: by hand, which is `jax.jit(jax.vmap(train))` called once, and by `sweep`, from the call to the
 Dataset, whose libraries are imported in that time. Imports of JAX and jaxreg and the start of the device are not in the
 seconds. "Warm" has a persistent compilation cache that holds the program already, "cold" has none. The two run in turn;
-seconds are medians, a ratio is the median of the rounds' ratios with its range. Prints one table.
+seconds are medians, a ratio is the median of the rounds' ratios with its range; "CPU" is the ratio of the processor's
+seconds, of all threads, which other work on the machine changes less. Prints one table.
 """
 
 import argparse
@@ -39,16 +40,16 @@ def measure(contender, count, file, cache):
     events = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **facts: events.append(event))
 
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     if contender == "sweep":
         found = sweep(networks.train, zipped(**arguments), **fixed)
     else:
         many = jax.jit(jax.vmap(networks.train, (0, 0, 0, None, None)))
         found = jax.tree.map(np.asarray, many(*arguments.values(), *fixed.values()))
-    seconds = time.perf_counter() - begin
+    seconds, busy = time.perf_counter() - begin, time.process_time() - busy
 
     programs = sum(event.endswith("backend_compile_duration") for event in events)
-    return {"seconds": seconds, "programs": programs, "loss": float(np.mean(found["loss"]))}
+    return {"seconds": seconds, "CPU": busy, "programs": programs, "loss": float(np.mean(found["loss"]))}
 
 
 def compare(count, file, cache, number):
@@ -81,19 +82,19 @@ def main(argv=None):
     from experiments.data import load
 
     data = load("digits")
-    print("| models | cache | programs by hand | programs, sweep | by hand, s | sweep, s | ratio | range |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| models | cache | programs by hand | programs, sweep | by hand, s | sweep, s | ratio | range | CPU |")
+    print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "digits.npz")
         np.savez(file, x=data["x_train"], y=data["y_train"])
         for warm in (False, True):
             for count in args.models:
                 found = compare(count, file, str(Path(folder) / "cache") if warm else None, args.rounds)
-                seconds = {name: np.array([run["seconds"] for run in found[name]]) for name in CONTENDERS}
-                hand, ours = seconds.values()
+                hand, ours = (np.array([run["seconds"] for run in found[name]]) for name in CONTENDERS)
+                hand_busy, ours_busy = (np.array([run["CPU"] for run in found[name]]) for name in CONTENDERS)
                 programs = " | ".join(str(max(run["programs"] for run in found[name])) for name in CONTENDERS)
                 times = f"{np.median(hand):.2f} | {np.median(ours):.2f} | {np.median(ours / hand):.2f}"
-                span = f"{np.min(ours / hand):.2f}–{np.max(ours / hand):.2f}"
+                span = f"{np.min(ours / hand):.2f}–{np.max(ours / hand):.2f} | {np.median(ours_busy / hand_busy):.2f}"
                 print(f"| {count} | {'warm' if warm else 'cold'} | {programs} | {times} | {span} |", flush=True)
 
 
