@@ -26,6 +26,9 @@ them in the strengths. `tune` descends in the logs of strengths: theirs, or thos
 
 Networks: `noise` is dropout and its family, mixup and cutmix; `ensemble` makes bootstrap weights, and one prediction of
 many members; `diagnostics` measures norms, zeros, dead units, degrees of freedom, and how linear a network is.
+
+On a terminal and in a notebook, a sweep that takes longer than two seconds says what it does; `JAXREG_PROGRESS=0` in
+the environment turns that off.
 """
 
 from jaxreg import conventions as conventions
