@@ -8,7 +8,7 @@ from convex_table import DATAFITS
 
 import jaxreg as jr
 from jaxreg import convex
-from jaxreg.convex.certificate import certificate, gap, kind
+from jaxreg.convex.certificate import certificate, certificates, kind
 from jaxreg.convex.problem import prepare
 
 ROWS = {row.name: row for row in DATAFITS}
@@ -59,13 +59,19 @@ def solved(datafit, penalty, X, y, weight, fit_intercept):
     return W, intercept(W)
 
 
+def in_lanes(penalty, count):
+    """Leaves (1, count, ...)."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.float64(leaf), (1, count, *np.shape(leaf))), penalty)
+
+
 @pytest.mark.parametrize(("name", "penalty", "fit_intercept"), PAIRS, ids=lambda v: getattr(type(v), "__name__", v))
 def test_gap_bounds_what_is_lost(name, penalty, fit_intercept):
     """At the solution, near it, and anywhere, with weights; the gap is relative to what w = 0 loses."""
     row = ROWS[name]
     X, given, _ = row.data()
     weight = np.random.default_rng(1).random(len(X))
-    X, y, weight = prepare("test", row.datafit, X, given, weight, fit_intercept)[:3]
+    problem = prepare("test", row.datafit, X, given, weight, fit_intercept)
+    X, y, weight = problem[:3]
     rng = np.random.default_rng(2)
     scales = np.array([0.0, *np.logspace(-6, 0.5, 14)])
     moves = rng.normal(size=(15, *X.shape[1:], *y.shape[1:])) * scales.reshape(15, 1, *[1] * (y.ndim - 1))
@@ -76,17 +82,15 @@ def test_gap_bounds_what_is_lost(name, penalty, fit_intercept):
         W, b = solved(row.datafit, penalty, X, y, weight, fit_intercept)
         free = (np.asarray(getattr(penalty, "lam", 1.0)) < np.inf).reshape(-1, *[1] * (y.ndim - 1))
 
-        def at(W, b):
-            return gap(row.datafit, penalty, X, y, weight, fit_intercept, W, b)
-
         def plain(W, b):
             return weight @ row.datafit.loss(X @ W + b, y) + penalty.value(W)
 
         zero = W * 0, row.datafit.intercept(X @ W * 0, y, weight) if fit_intercept else b
         lanes = W + moves * free, b + shifts
-        return W, jax.vmap(at)(*lanes), jax.vmap(plain)(*lanes), plain(*zero)
+        return W, lanes, jax.vmap(plain)(*lanes), plain(*zero)
 
-    W, (value, objective, dual, null), expected, at_zero = all_of_it()
+    W, lanes, expected, at_zero = all_of_it()
+    value, objective, dual, null = certificates(row.datafit, in_lanes(penalty, 15), problem, *map(np.asarray, lanes))
     np.testing.assert_allclose(objective, expected, rtol=1e-14)
     np.testing.assert_allclose(null, at_zero, rtol=1e-14)
     units = (objective - dual)[-1] / value[-1]
@@ -107,19 +111,25 @@ def test_gap_bounds_what_is_lost(name, penalty, fit_intercept):
 def test_zero_solves_at_the_critical_strength(name):
     row = ROWS[name]
     X, given, _ = row.data()
-    X, y, weight = prepare("test", row.datafit, X, given)[:3]
+    problem = prepare("test", row.datafit, X, given)
+    X, y, weight = problem[:3]
+    lam = np.array([1.0, 0.5, 2.0, np.inf])
 
     @jax.jit
-    def at_zero(share):
-        W, eta = jnp.zeros(X.shape[1]), jnp.zeros(len(X))
-        g = X.T @ (weight * row.datafit.slope(eta + row.datafit.intercept(eta, y, weight), y))
-        one = share * jr.L1(1.0).critical(g)
-        each = share * np.array([1.0, 0.5, 2.0, np.inf])  # of an array, `critical` is the factor
-        each *= jr.ElasticNet(np.array([1.0, 0.5, 2.0, np.inf]), 0.5).critical(g)
+    def critical():
+        eta = jnp.zeros(len(X))
         b = row.datafit.intercept(eta, y, weight)
-        return jnp.stack(
-            [gap(row.datafit, p, X, y, weight, True, W, b)[0] for p in (jr.L1(one), jr.ElasticNet(each, 0.5))]
-        )
+        g = X.T @ (weight * row.datafit.slope(eta + b, y))
+        return b, jr.L1(1.0).critical(g), jr.ElasticNet(lam, 0.5).critical(g)  # of an array, it is the factor
+
+    b, one, each = map(np.asarray, critical())
+
+    def at_zero(share):
+        found = [
+            certificates(row.datafit, in_lanes(p, 1), problem, np.zeros((1, X.shape[1])), b[None])[0][0]
+            for p in (jr.L1(share * one), jr.ElasticNet(share * each * lam, 0.5))
+        ]
+        return np.array(found)
 
     assert (np.abs(at_zero(1.0)) < 1e-15).all()
     assert (np.abs(at_zero(2.0)) < 1e-15).all()

@@ -4,15 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import brentq
-from scipy.special import expit
 
 import jaxreg as jr
 from jaxreg.convex import engine, homotopy, lasso
-from jaxreg.convex.lanes import Layout
-from jaxreg.convex.newton import LENGTHS, _searched
+from jaxreg.convex.newton import searched
 from jaxreg.convex.problem import prepare
-from jaxreg.convex.smooth import Rows
 from jaxreg.convex.strengths import at_lams
 
 RNG = np.random.default_rng(0)
@@ -204,16 +200,19 @@ def test_classes_that_nearly_separate_do_not_take_all_steps():
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
-def test_a_search_takes_the_best_length_of_its_step(fit_intercept):
-    x = RNG.normal(size=40)
-    y = np.float64(x + 1 + RNG.normal(size=40) > 0)  # the intercept is not small
-    rows, penalty = Rows(x[:, None], y, np.full((1, 40), 1 / 40), None), jr.L1(np.full((1, 1), 0.01))
-    start, target = np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), 30.0)
-    options = {"layout": Layout((1,), ()), "fit_intercept": fit_intercept}
-    w, moved = _searched(jr.convex.Logistic(), rows, penalty, start, target, **options)
-    centre = lambda eta: brentq(lambda b: np.mean(expit(eta + b) - y), -200, 200) if fit_intercept else 0.0
-    near, far = (eta + centre(eta) for eta in (0 * x, 30 * x))
-    outputs = (1 - LENGTHS)[:, None] * near + LENGTHS[:, None] * far
-    costs = np.mean(np.logaddexp(0, outputs) - y * outputs, 1) + 0.01 * 30 * LENGTHS
-    assert np.asarray(moved).all()
-    np.testing.assert_allclose(w, 30 * LENGTHS[np.argmin(costs)])
+def test_a_search_halves_a_step_until_it_goes_down(fit_intercept):
+    x = RNG.normal(size=(40, 1))
+    y = np.float64(x[:, 0] + 1 + RNG.normal(size=40) > 0)  # the intercept is not small
+    logistic, penalty = jr.convex.Logistic(), jr.L1(np.full((1, 2), 0.01))
+    problem = prepare("test", logistic, x, y, fit_intercept=fit_intercept)
+    model = engine.prepared(logistic, penalty, problem, engine.everything(problem), None)
+    start, target = np.zeros((1, 2, 1, 1)), np.array([30.0, 1e-3]).reshape(1, 2, 1, 1)
+    judged = model.judge(penalty, start)
+    w, known, moved = searched(model, penalty, start, judged, target, np.ones((1, 2), bool))
+    lengths = 0.5 ** np.arange(12.0)
+    costs = [model.judge(penalty, np.broadcast_to(30 * length, start.shape)).objective[0, 0] for length in lengths]
+    first = np.argmax(np.array(costs) < judged.objective[0, 0])
+    assert 0 < first < 11
+    assert moved.all()
+    np.testing.assert_allclose(w[0, :, 0, 0], [30 * lengths[first], 1e-3])
+    np.testing.assert_array_equal(known.objective, model.judge(penalty, w).objective)

@@ -133,7 +133,7 @@ def test_elastic_net_cv():
     lams, ratios = LAMS[::2] / 10, [0.2, 0.7, 1.0]
     peer = linear_model.ElasticNetCV(l1_ratio=ratios, alphas=lams, cv=SPLITTER, **TIGHT).fit(X, y)
     runs = convex.cross_validate(
-        convex.Squared(), jr.ElasticNet(1.0, 0.5), X, y, lams=lams, l1_ratios=ratios, folds=SPLITTER, tol=1e-9
+        convex.Squared(), jr.ElasticNet(1.0, 0.5), X, y, lams=lams, l1_ratios=ratios, folds=SPLITTER, tol=1e-10
     )
     np.testing.assert_allclose(runs["error"].values.reshape(4, 3, 4), np.moveaxis(peer.mse_path_, -1, 0), rtol=1e-5)
     best = runs.best("error", over="fold")

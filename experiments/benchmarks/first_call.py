@@ -91,7 +91,8 @@ def calls(data: Data) -> dict:
         return lambda coef, intercept: jnp.mean((X @ coef + intercept - y) ** 2)
 
     def validated(datafit, penalty, X, y):
-        return jr.convex.hypergradient(error(X[test], y[test]), datafit, penalty, X[train], y[train])
+        loss = jax.jit(error(X[test], y[test]))  # it is the user's to compile
+        return jr.convex.hypergradient(loss, datafit, penalty, X[train], y[train])
 
     def ridge(penalty):
         return error(X[test], y[test])(*fit(Squared(), penalty, X[train], y[train]))

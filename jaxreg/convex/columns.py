@@ -1,12 +1,10 @@
 """Some of the columns: a penalty that is a sum over features lets the others wait at zero."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.lanes import Layout
+from jaxreg.convex.programs import program
 from jaxreg.penalties import Huber, Radial, Separable, SparseGroup, SquaredL2
 
 LEAST = 64  # columns of the smallest bucket
@@ -39,7 +37,9 @@ def take(array, indices, axis: int):
     """`array` at `indices` along `axis`; zeros where an index is past the end."""
     if len(indices) == array.shape[axis] and np.array_equal(indices, np.arange(len(indices))):
         return array
-    return jnp.take(array, jnp.asarray(indices), axis, mode="fill", fill_value=0)
+    some = np.take(array, np.minimum(indices, array.shape[axis] - 1), axis)
+    some[(*[slice(None)] * axis, indices >= array.shape[axis])] = 0
+    return some
 
 
 def put(array, indices, width: int):
@@ -79,7 +79,7 @@ def restricted(penalties, indices):
     return jax.tree.map(some, penalties)
 
 
-@functools.partial(jax.jit, static_argnames="layout")
+@program(static_argnames="layout")
 def wrongs(penalties, w, slope, layout: Layout):
     """`optimality` of each feature alone: (F, L, p)."""
     rows = Layout((1,), layout.targets)

@@ -1,8 +1,6 @@
 """Cross-validation: folds × strengths × l1_ratios as one batch of paths, each solution with its certificate."""
 
-import functools
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +13,9 @@ from jaxreg.convex.problem import SCALES, column_names, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.ridge_paths import rows_left_out
 from jaxreg.convex.solve import check_numbers, require_prox
-from jaxreg.convex.strengths import at_lams, automatic_lams, check_at_lams, checked_lams, null_gradient
+from jaxreg.convex.strengths import at_lams, check_at_lams, checked_lams, chosen_lams
 from jaxreg.penalties import SquaredL2
+from jaxreg.sweeps.progress import Progress
 
 if TYPE_CHECKING:
     import xarray
@@ -105,24 +104,21 @@ def cross_validate(
     problem = prepare(api, datafit, X, y, sample_weight, fit_intercept, standardize)
     check_metric(metric, problem.classes)
     splits = split(problem, y, sample_weight, folds, repeats, stratify, groups, seed)
-    families = [penalty] if l1_ratios is None else [replace(penalty, l1_ratio=float(ratio)) for ratio in l1_ratios]
-    if lams is None:
-        gradient = null_gradient(datafit, problem)
-        lams = np.stack([automatic_lams(api, datafit, family, problem, num, eps, gradient) for family in families])
-    else:
-        lams = np.stack([checked_lams(api, lams)] * len(families))
-
-    everything, scaling = np.ones((1, len(problem.y)), bool), SCALES[standardize]
-    strengths = at_lams(api, penalty, lams, l1_ratios)
-    solve = functools.partial(
-        engine.paths, datafit, strengths, problem, standardize=scaling, tol=tol, max_iter=max_iter
-    )
+    everything, scaling, model = engine.everything(problem), SCALES[standardize], None
     ridge = isinstance(datafit, Squared) and isinstance(penalty, SquaredL2) and np.ndim(penalty.lam) == 0
-    if ridge and isinstance(folds, str) and scaling is None and metric == "deviance":
-        fits = solve(train=everything)  # from which each fold's follows
+    ridge = ridge and isinstance(folds, str) and scaling is None and metric == "deviance"
+    train = everything if ridge else np.concatenate([splits.train, everything])
+    if lams is not None:
+        lams = np.stack([checked_lams(api, lams)] * (1 if l1_ratios is None else len(l1_ratios)))
+    with Progress(f"{api}: {len(train)} fits", num if lams is None else lams.shape[1], "strength") as report:
+        if lams is None:
+            lams, model = chosen_lams(api, datafit, penalty, problem, num, eps, l1_ratios, train, scaling)
+        strengths = at_lams(api, penalty, lams, l1_ratios)
+        options = {"train": train, "standardize": scaling, "tol": tol, "max_iter": max_iter, "model": model}
+        fits = engine.paths(datafit, strengths, problem, **options, report=report)
+    if ridge:  # each fold's follows from the fit to all rows
         error = np.square(rows_left_out(problem, lams[0])).reshape(lams.size, len(problem.y), -1).mean(-1).T
     else:
-        fits = solve(train=np.concatenate([splits.train, everything]))
         lead = len(splits.test), lams.size
         coef, intercept = (x[:-1].reshape(*lead, *x.shape[3:]) for x in (fits.coef, fits.intercept))
         error = held_out_errors(metric, datafit, problem, splits.test, coef, intercept)

@@ -43,6 +43,12 @@ class Datafit(abc.ABC):
     def bend(self, eta, y) -> jax.Array:
         """∂²f/∂η², of the Hessian its diagonal."""
 
+    def hessian(self, eta, y) -> jax.Array:
+        """∂²f/∂η² of each example, (n, t, t)."""
+        if eta.ndim == 1:
+            return self.bend(eta, y)[:, None, None]
+        return jax.vmap(jax.jacfwd(lambda eta, y: self.slope(eta[None], y[None])[0]))(eta, y)
+
     @abc.abstractmethod
     def conjugate(self, u, y) -> jax.Array:
         """f*(u, y) = sup_η u·η − f(η, y) for each example; inf outside its domain."""
@@ -203,6 +209,11 @@ class Multinomial(Datafit):
         """p(1 − p)."""
         p = jax.nn.softmax(eta)
         return p * (1 - p)
+
+    def hessian(self, eta, y):
+        """diag(p) − ppᵀ."""
+        p = jax.nn.softmax(eta)
+        return p[:, :, None] * (jnp.eye(p.shape[1], dtype=p.dtype) - p[:, None])
 
     def conjugate(self, u, y):
         """Σ p log p, p = u + y in the simplex (up to rounding of its sum)."""

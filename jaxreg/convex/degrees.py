@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.datafits import Squared
-from jaxreg.convex.newton import curvatures
+from jaxreg.convex.programs import program
 from jaxreg.convex.support import free, require_support
 from jaxreg.penalties import L1, ElasticNet, SquaredL2
 
@@ -96,16 +96,16 @@ def _penalty_hessian(penalty, coef, kept):
     return np.asarray(_second(penalty, coef))[np.ix_(kept, kept)]
 
 
-@jax.jit
+@program
 def _free(penalty, coef):
     return free(penalty, coef).reshape(-1)
 
 
-@jax.jit
+@program
 def _curvatures(datafit, eta, y):
-    return curvatures(datafit, eta, y)
+    return datafit.hessian(eta, y)
 
 
-@jax.jit
+@program
 def _second(penalty, coef):
     return jax.hessian(lambda w: penalty.value(w.reshape(coef.shape)))(jnp.reshape(coef, -1))

@@ -1,14 +1,15 @@
 """Paths of many problems at once: folds × families of a penalty × strengths, in blocks that warm one another."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex import certificate
 from jaxreg.convex.columns import per_feature
 from jaxreg.convex.datafits import Squared
+from jaxreg.convex.judge import Judging
 from jaxreg.convex.lanes import Layout, Paths
 from jaxreg.convex.lasso import factors, lasso_paths
 from jaxreg.convex.least_squares import LeastSquares
@@ -23,7 +24,17 @@ BLOCK = 10  # strengths that are solved together, from the solution of the last 
 
 
 def paths(
-    datafit, penalties, problem: Problem, *, train=None, standardize=None, tol=1e-6, max_iter=20_000, start=None
+    datafit,
+    penalties,
+    problem: Problem,
+    *,
+    train=None,
+    standardize=None,
+    tol=1e-6,
+    max_iter=20_000,
+    start=None,
+    model=None,
+    report: Callable = lambda phase, done: None,
 ) -> Paths:
     """Solve every fold × family × strength, in float64 where `problem.dtype` says so.
 
@@ -36,27 +47,30 @@ def paths(
         tol: on the certificate.
         max_iter: of each block.
         start: (*features, *targets), where the first block starts, on the scale of `problem`.
+        model: from `prepared`, of the same arguments, where there is one already.
+        report: called with what is being done, and how many strengths are done.
     """
-    train = np.ones((1, len(problem.weight)), bool) if train is None else np.asarray(train, bool)
+    train = everything(problem) if train is None else np.asarray(train, bool)
     if isinstance(datafit, Squared) and _plain_ridge(penalties):
         return ridge_paths(problem, train, standardize, np.asarray(penalties.lam[0]))
     if isinstance(penalties, ElasticNet) and isinstance(datafit, Squared):
         lasso = np.all(np.reshape(penalties.l1_ratio, (len(penalties.l1_ratio), -1)) == 1, 1)
         if lasso.any() and not lasso.all():  # which is followed from knot to knot
-            options = {"train": train, "standardize": standardize, "tol": tol, "max_iter": max_iter, "start": start}
+            options = {"train": train, "standardize": standardize, "tol": tol, "max_iter": max_iter}
+            options |= {"start": start, "model": model, "report": report}
             parts = [
                 paths(datafit, jax.tree.map(lambda leaf, rows=rows: leaf[rows], penalties), problem, **options)
                 for rows in (lasso, ~lasso)
             ]
             order = np.argsort(np.concatenate([np.flatnonzero(lasso), np.flatnonzero(~lasso)]))
-            both = [np.concatenate(pair, 1)[:, order] for pair in zip(parts[0][:-1], parts[1][:-1], strict=True)]
-            return Paths(*both, parts[0].kind)
-    layout = Layout(problem.X.shape[1:], problem.y.shape[1:])
-    kind = certificate.kind(jax.tree.map(lambda leaf: leaf[0, 0], penalties), problem.shape)
+            both = [np.concatenate(pair, 1)[:, order] for pair in zip(parts[0][:6], parts[1][:6], strict=True)]
+            return Paths(*both, *parts[0][6:])
     with jax.enable_x64(True):
+        if model is None:
+            model = prepared(datafit, penalties, problem, train, standardize)
+        layout = model.layout
         penalties = per_feature(jax.tree.map(np.float64, penalties), layout)
         families, strengths = jax.tree.leaves(penalties)[0].shape[:2]
-        model = _model(datafit, penalties)(datafit, problem, train, standardize, layout, kind)
         lead = len(train), families, strengths
         found = _Found(
             np.zeros((*lead, max(problem.y[0].size, 1), model.width)),
@@ -67,18 +81,57 @@ def paths(
         )
         lasso = factors(penalties, layout) if isinstance(model, LeastSquares) else None
         if lasso is not None:
+            report("following knots", 0)
             found.w[:], found.iterations[:] = lasso_paths(model, *lasso)
             judged = model.judge(_lanes(penalties, len(train)), _flat(found.w))
             found.value[:], found.objective[:], found.loss[:] = (np.reshape(x, lead) for x in judged[:3])
         elif start is not None:
-            found.w[:, :, 0] = np.asarray(layout.flat(jnp.asarray(start)))
+            found.w[:, :, 0] = layout.flat(start)
         warm = found.w[:, :, :1]
         for first in range(0, strengths, BLOCK):
+            report("solving", first)
             block = np.s_[:, :, first : first + BLOCK]
             if np.any(~(found.value[block] <= tol)):
                 _solve_block(model, penalties, found, block, warm, lasso is not None, tol, max_iter)
             warm = found.w[:, :, first : first + BLOCK][:, :, -1:]
-        return _undone(model, problem, found, kind)
+        return _undone(model, problem, found, model.judging.kind)
+
+
+def everything(problem) -> np.ndarray:
+    """One fold of all rows."""
+    return np.ones((1, len(problem.weight)), bool)
+
+
+def prepared(datafit, penalties, problem: Problem, train, standardize, critical: bool = False):
+    """What is solved, and judges: of the penalties it knows their kind and how many they are, and not their strengths.
+
+    Args:
+        datafit: as in `paths`.
+        penalties: likewise.
+        problem: likewise.
+        train: likewise.
+        standardize: likewise.
+        critical: whether it will be asked for critical strengths.
+    """
+    layout = Layout(problem.X.shape[1:], problem.y.shape[1:])
+    kind = certificate.kind(jax.tree.map(lambda leaf: leaf[0, 0], penalties), problem.shape)
+    penalties = per_feature(jax.tree.map(np.float64, penalties), layout)
+    families, strengths = np.shape(jax.tree.leaves(penalties)[0])[:2]
+    model = _model(datafit, penalties)
+    # Knots come all at once, others in blocks.
+    whole = model is LeastSquares and factors(penalties, layout) is not None
+    lanes = families * (strengths if whole else min(strengths, BLOCK))
+    return model(datafit, problem, train, standardize, Judging(layout, kind, lanes, critical))
+
+
+def critical(model, penalties) -> np.ndarray:
+    """The least strength of each family at which all rows are fitted by an intercept alone, (R,), for leaves (R, K)."""
+    penalties = per_feature(jax.tree.map(np.float64, penalties), model.layout)
+    families, width = np.shape(jax.tree.leaves(penalties)[0])[0], model.judging.lanes
+    width //= families
+    with jax.enable_x64(True):
+        null = model.at_zero(_lanes(jax.tree.map(lambda leaf: leaf[:, :width], penalties), model.folds))
+    return null.critical[-1, ::width]
 
 
 def _model(datafit, penalties):
@@ -143,4 +196,5 @@ def _undone(model, problem, found, kind) -> Paths:
     coef = own.reshape(own.shape[:-1] + layout.features)
     coef, b = (np.moveaxis(coef, 3, -1), b) if layout.targets else (coef[:, :, :, 0], b[..., 0])
     coef, b = problem.undo(coef, b)
-    return Paths(coef, b, found.value, found.objective, found.loss, found.iterations, kind)
+    null = model.null
+    return Paths(coef, b, found.value, found.objective, found.loss, found.iterations, kind, null.loss, null.spread)

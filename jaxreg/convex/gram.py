@@ -1,10 +1,7 @@
 """From data to Gram matrices, one for each fold; rows that share their folds are multiplied once."""
 
-import functools
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex.quadratic import Quadratic
@@ -16,9 +13,9 @@ class Moments(NamedTuple):
     """Least squares of F folds, each centred and scaled by its own training rows."""
 
     quadratic: Quadratic
-    center: jax.Array  # (F, p), of X
-    scale: jax.Array  # (F, p)
-    y_center: jax.Array  # (F, t)
+    center: np.ndarray  # (F, p), of X
+    scale: np.ndarray  # (F, p)
+    y_center: np.ndarray  # (F, t)
 
 
 def moments(X, y, weight, train, fit_intercept: bool, standardize: str | None) -> Moments:
@@ -32,30 +29,27 @@ def moments(X, y, weight, train, fit_intercept: bool, standardize: str | None) -
         fit_intercept: whether to centre.
         standardize: None, "std", "sample_std" or "norm".
     """
-    # NumPy on a CPU: it makes one half of a symmetric product, on all cores, with nothing to compile.
-    xp = np if jax.default_backend() == "cpu" else jnp
     if train.all():
         patterns, rows = np.ones((len(train), 1)), [slice(None)]
     else:
         patterns, group = np.unique(train, axis=1, return_inverse=True)  # (F, groups): rows that share their folds
         patterns = patterns.astype(float)
         rows = [np.flatnonzero(group == g) for g in range(patterns.shape[1])]
-    X, y = xp.asarray(X), xp.asarray(y)
     sums = [_sums(X[r], y[r], weight[r]) for r in rows]
     total = patterns @ np.array([weight[r].sum() for r in rows])
 
     def over_folds(parts):
         """Sums over groups as means over the rows of each fold."""
-        return xp.tensordot(patterns / total[:, None], xp.stack(parts), 1)
+        return np.tensordot(patterns / total[:, None], np.stack(parts), 1)
 
     gram, linear, energy, center, y_center = map(over_folds, zip(*sums, strict=True))
     if not fit_intercept:
-        center, y_center = xp.zeros_like(center), xp.zeros_like(y_center)
+        center, y_center = np.zeros_like(center), np.zeros_like(y_center)
     shares = train * weight
-    scale = np.asarray(column_scales(X, shares / shares.sum(1, keepdims=True), fit_intercept, standardize))
+    scale = column_scales(X, shares / shares.sum(1, keepdims=True), fit_intercept, standardize)
     gram = (gram - center[:, :, None] * center[:, None, :]) / (scale[:, :, None] * scale[:, None, :])
     linear = (linear - y_center[:, :, None] * center[:, None, :]) / scale[:, None]
-    quadratic = Quadratic(jnp.asarray(gram), linear, energy - (y_center**2).sum(-1))
+    quadratic = Quadratic(gram, linear, energy - (y_center**2).sum(-1))
     return Moments(quadratic, center, scale, y_center)
 
 
@@ -69,23 +63,18 @@ def _sums(X, y, weight):
     return gram, (weight[:, None] * y).T @ X, weight @ (y**2).sum(1), weight @ X, weight @ y
 
 
-def column_scales(X, shares, fit_intercept: bool, standardize: str | None):
+def column_scales(X, shares, fit_intercept: bool, standardize: str | None) -> np.ndarray:
     """What the columns are divided by in each fold of rows with `shares` (F, n), of sum 1: (F, p)."""
     if standardize is None:
-        return jnp.ones((len(shares), X.shape[1]))
-    return _scales(X, jnp.asarray(shares), fit_intercept, standardize)
+        return np.ones((len(shares), X.shape[1]))
+    return np.stack([column_scale(X, share, fit_intercept, standardize) for share in shares])
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _scales(X, shares, fit_intercept, standardize):
-    return jax.lax.map(lambda share: column_scale(jnp, X, share, fit_intercept, standardize), shares)
-
-
-def column_scale(xp, X, share, fit_intercept: bool, standardize: str):
-    """Of one fold, (p,), by NumPy or JAX; 1 for columns that have one value there but for rounding."""
+def column_scale(X, share, fit_intercept: bool, standardize: str) -> np.ndarray:
+    """Of one fold, (p,); 1 for columns that have one value there but for rounding."""
     center = share @ X if fit_intercept or standardize != "norm" else 0
-    n = xp.sum(share > 0)
-    factor = {"std": 1, "sample_std": n / xp.maximum(n - 1, 1), "norm": n}[standardize]
-    spread = share @ xp.square(X - center)
-    varies = spread > CONSTANT**2 * (share @ xp.square(X))
-    return xp.sqrt(factor * xp.where(varies, spread, 1 / factor))
+    n = np.count_nonzero(share)
+    factor = {"std": 1, "sample_std": n / max(n - 1, 1), "norm": n}[standardize]
+    spread = share @ np.square(X - center)
+    varies = spread > CONSTANT**2 * (share @ np.square(X))
+    return np.sqrt(factor * np.where(varies, spread, 1 / factor))

@@ -1,10 +1,10 @@
 """Errors of fits on the rows that were held out from them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxreg.convex.programs import program
 
 
 def deviance(datafit, eta, y):
@@ -43,7 +43,7 @@ def held_out_errors(metric, datafit, problem, test, coef, intercept) -> np.ndarr
         return np.asarray(_errors(metric, datafit, *arrays, place, used, flat, intercept)) / targets
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@program(static_argnums=0)
 def _errors(metric, datafit, X, y, weight, place, used, coef, intercept):
     def of_fold(fold):
         place, used, coef, intercept = fold

@@ -1,11 +1,12 @@
 """The lasso's path, knot by knot: between knots the solution is linear in λ."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxreg.convex.programs import program
 
 DEPENDENT = 1e-10  # of its square, what of a column is not in the span of the active ones
 
@@ -21,7 +22,7 @@ class Knots(NamedTuple):
     signs: jax.Array  # (p,), likewise
 
 
-@functools.partial(jax.jit, static_argnames="most")
+@program(static_argnames="most")
 def homotopy(gram, start, strength, signs, lam_max, lam_min, most: int) -> Knots:
     r"""Every knot of argmin_w ½‖w‖²_G − ⟨c, w⟩ + λΣ sⱼ|wⱼ| from `lam_max` down to `lam_min`.
 
@@ -105,13 +106,12 @@ class _Knot(NamedTuple):
     ends: jax.Array  # u_j, v_j
 
 
-@jax.jit
 def plain(gram, linear):
     """The tableau of an empty active set."""
-    return jnp.concatenate([gram, linear[None], jnp.zeros_like(linear)[None]])
+    return np.concatenate([gram, linear[None], np.zeros_like(linear)[None]])
 
 
-@jax.jit
+@program
 def extended(gram, linear, tableau, signs, places):
     """The tableau with more columns, which are not active.
 

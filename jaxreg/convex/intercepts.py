@@ -20,18 +20,24 @@ def increasing_root(function: Callable, low, high, start) -> jax.Array:
 
     def step(carry):
         b, low, high, last, _, count = carry
-        value, slope, size = function(b)
-        value = jnp.where(jnp.abs(value) <= eps * (size + slope * jnp.abs(b)), 0, value)
-        low, high = jnp.where(value < 0, b, low), jnp.where(value > 0, b, high)
-        newton = b - value / jnp.where(slope > 0, slope, 1)
-        fine = (slope > 0) & (newton >= low) & (newton <= high) & (2 * jnp.abs(newton - b) <= last)
-        new = jnp.where(value == 0, b, jnp.where(fine, newton, low + (high - low) / 2))
-        return new, low, high, jnp.abs(new - b), new == b, count + 1
+        new, low, high, last = bracketed(jnp, function, eps, b, low, high, last)
+        return new, low, high, last, new == b, count + 1
 
     start = jnp.clip(start, low, high)
     eps = jnp.finfo(start.dtype).eps
     carry = (start, low, high, 2 * (high - low), jnp.zeros(start.shape, bool), 0)
     return jax.lax.while_loop(lambda c: ~jnp.all(c[4]) & (c[5] < STEPS), step, carry)[0]
+
+
+def bracketed(xp, function, eps, b, low, high, last):
+    """One step from b, and the bracket and the length of the step, by NumPy or JAX."""
+    value, slope, size = function(b)
+    value = xp.where(xp.abs(value) <= eps * (size + slope * xp.abs(b)), 0, value)
+    low, high = xp.where(value < 0, b, low), xp.where(value > 0, b, high)
+    newton = b - value / xp.where(slope > 0, slope, 1)
+    fine = (slope > 0) & (newton >= low) & (newton <= high) & (2 * xp.abs(newton - b) <= last)
+    new = xp.where(value == 0, b, xp.where(fine, newton, low + (high - low) / 2))
+    return new, low, high, xp.abs(new - b)
 
 
 def matching_margins(eta, share, weight) -> jax.Array:

@@ -22,11 +22,11 @@ class Layout(NamedTuple):
     def coef(self, w):
         """(t, p), or a flat (1, t·p) -> (*features, *targets)."""
         w = w.reshape((self.targets or (1,)) + self.features)
-        return jnp.moveaxis(w, 0, -1) if self.targets else w[0]
+        return w.transpose(*range(1, w.ndim), 0) if self.targets else w[0]
 
     def flat(self, coef):
         """(*features, *targets) -> (t, p)."""
-        rows = jnp.moveaxis(coef, -1, 0) if self.targets else coef[None]
+        rows = coef.transpose(-1, *range(coef.ndim - 1)) if self.targets else coef[None]
         return rows.reshape(rows.shape[0], -1)
 
     def on_flat(self, fn: Callable) -> Callable:
@@ -39,14 +39,15 @@ class Layout(NamedTuple):
         return jax.vmap(jax.vmap(one))
 
 
-def dot(a, b) -> jax.Array:
+def dot(a, b):
     """⟨a, b⟩ of each lane."""
-    return jnp.sum(a * b, (-2, -1))
+    return (a * b).sum((-2, -1))
 
 
-def pick(choice, a, b) -> jax.Array:
+def pick(choice, a, b):
     """The lanes of `a` where `choice`, those of `b` elsewhere."""
-    return jnp.where(choice[..., None, None], a, b)
+    xp = np if isinstance(choice, np.ndarray) else jnp
+    return xp.where(choice.reshape(choice.shape + (1,) * (a.ndim - choice.ndim)), a, b)
 
 
 class State(NamedTuple):
@@ -60,13 +61,6 @@ class State(NamedTuple):
     bound: jax.Array  # (F, L), of the curvature
 
 
-@jax.jit
-def fresh(quadratic, w, bound) -> State:
-    """At w, without momentum."""
-    product = quadratic.product(w)
-    return State(w, product, w, product, jnp.ones_like(bound), bound)
-
-
 class Paths(NamedTuple):
     """Solutions for F folds, R families and K strengths each, on X as given."""
 
@@ -77,3 +71,30 @@ class Paths(NamedTuple):
     loss: np.ndarray  # (F, R, K), the objective without the penalty
     iterations: np.ndarray  # (F, R, K)
     kind: str
+    null_loss: np.ndarray  # (F,), of the intercept alone
+    spread: np.ndarray  # (F,), how much that is above the least loss of any outputs
+
+
+def over_lanes(lane: Callable, by_fold, batched: int) -> Callable:
+    """`lane(...)` over folds and lanes: of its arguments the first vary by fold, the last `batched` by lane as well.
+
+    `by_fold` is how many those of the folds are, or 0 or None for each, None for one that is the same in all.
+    """
+    first = (0,) * by_fold if isinstance(by_fold, int) else by_fold
+    inner = jax.vmap(lane, (*[None] * len(first), *[0] * batched))
+    return jax.vmap(inner, (*first, *[0] * batched))
+
+
+def in_parts(fn: Callable, lanes: int, *trees):
+    """`fn` of lanes (F, L, ...), `lanes` of them at a time, the last ones filled up: one program, whatever L is.
+
+    Its results are NumPy arrays (F, L, ...).
+    """
+    count = jax.tree.leaves(trees)[-1].shape[1]
+    if count == lanes:
+        return jax.tree.map(np.asarray, fn(*trees))
+    parts = []
+    for first in range(0, count, lanes):
+        places = np.minimum(np.arange(first, first + lanes), count - 1)
+        parts.append(fn(*jax.tree.map(lambda leaf, places=places: np.take(leaf, places, 1), trees)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1)[:, :count], *parts)

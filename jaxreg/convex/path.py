@@ -1,11 +1,9 @@
 """A family of convex problems, one for each strength, solved and certified."""
 
-import functools
 import time
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.convex import engine
@@ -13,7 +11,8 @@ from jaxreg.convex.degrees import degrees_of_freedom
 from jaxreg.convex.problem import SCALES, column_names, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.solve import check_numbers, require_prox
-from jaxreg.convex.strengths import at_lams, automatic_lams, checked_lams
+from jaxreg.convex.strengths import at_lams, checked_lams, chosen_lams
+from jaxreg.sweeps.progress import Progress
 
 if TYPE_CHECKING:
     import xarray
@@ -77,24 +76,20 @@ def path(
     require_prox(penalty, "path")
     problem = prepare("path", datafit, X, y, sample_weight, fit_intercept, standardize)
     check_numbers("path", tol, max_iter)
-    if lams is None:
-        lams = automatic_lams("path", datafit, penalty, problem, num, eps)
-    lams = checked_lams("path", lams)
-    begin = time.perf_counter()
-    penalties = at_lams("path", penalty, lams[None])
-    found = engine.paths(
-        datafit,
-        penalties,
-        problem,
-        standardize=SCALES[standardize],
-        tol=tol,
-        max_iter=max_iter,
-    )
+    begin, model = time.perf_counter(), None
+    if lams is not None:
+        lams = checked_lams("path", lams)
+    with Progress("path", num if lams is None else len(lams), "strength") as report:
+        if lams is None:
+            lams, model = chosen_lams("path", datafit, penalty, problem, num, eps)
+            lams = lams[0]
+        penalties = at_lams("path", penalty, lams[None])
+        options = {"standardize": SCALES[standardize], "tol": tol, "max_iter": max_iter, "model": model}
+        found = engine.paths(datafit, penalties, problem, **options, report=report)
     seconds = time.perf_counter() - begin
     coef, intercept = found.coef[0, 0], found.intercept[0, 0]
-    with jax.enable_x64(True):
-        one = jax.tree.map(lambda leaf: leaf[0], penalties)
-        df = degrees_of_freedom(datafit, one, problem, *problem.redo(coef, intercept))
+    one = jax.tree.map(lambda leaf: leaf[0], penalties)
+    df = degrees_of_freedom(datafit, one, problem, *problem.redo(coef, intercept))
     features = feature_dims(problem.X.ndim - 1)
     targets = ["target"] * (problem.y.ndim - 1)
     value = found.certificate[0, 0]
@@ -107,7 +102,7 @@ def path(
         "objective": ("lam", found.objective[0, 0]),
         "support": ("lam", np.count_nonzero(coef.reshape(len(lams), -1), 1)),
         "df": ("lam", df),
-        "deviance": ("lam", _explained(datafit, problem, found.loss[0, 0])),
+        "deviance": ("lam", _explained(found)),
     }
     coords = {"lam": lams, **column_names(X)}
     if problem.classes is not None and targets:
@@ -116,16 +111,7 @@ def path(
     return xarray.Dataset(variables, coords, attrs)
 
 
-def _explained(datafit, problem, loss) -> np.ndarray:
+def _explained(found) -> np.ndarray:
     """1 − deviance/null deviance for each λ."""
-    with jax.enable_x64(True):
-        best, null = map(float, _extremes(datafit, problem.y, problem.weight, problem.fit_intercept))
-    return 1 - (loss - best) / (null - best if null > best else 1)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _extremes(datafit, y, weight, fit_intercept):
-    """The least loss that any outputs have, and that of the intercept alone."""
-    eta = jnp.zeros_like(y)
-    eta += datafit.intercept(eta, y, weight) if fit_intercept else 0
-    return weight @ datafit.saturated(y), weight @ datafit.loss(eta, y)
+    null, spread = found.null_loss[0], found.spread[0]
+    return 1 - (found.loss[0, 0] - (null - spread)) / (spread if spread > 0 else 1)

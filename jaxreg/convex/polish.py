@@ -1,13 +1,12 @@
 """Conjugate gradients on the support: where the signs are right, the rest is a linear system."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from jaxreg.convex.lanes import State, dot, pick
+from jaxreg.convex.programs import program
 from jaxreg.convex.support import free
-from jaxreg.penalties import L1, ElasticNet, GroupL2, Huber, SparseGroup, SquaredL2
+from jaxreg.penalties import L1, ElasticNet, GroupL2, Huber, Separable, SparseGroup, SquaredL2
 
 SMOOTH_ON_SUPPORT = (L1, SquaredL2, ElasticNet, Huber, GroupL2, SparseGroup)
 MOST = 100
@@ -18,7 +17,12 @@ def polishable(penalty) -> bool:
     return isinstance(penalty, SMOOTH_ON_SUPPORT)
 
 
-@functools.partial(jax.jit, static_argnames="layout")
+def on_host(penalty) -> bool:
+    """Whether its prox takes each weight by itself, so that Newton's step is a linear system of those that are free."""
+    return polishable(penalty) and isinstance(penalty, Separable)
+
+
+@program(static_argnames="layout")
 def polished(quadratic, penalties, state, wanted, layout):
     """The state after a Newton step on the support of each `wanted` lane, where it lowered the objective.
 

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from jaxreg.convex import engine
-from jaxreg.convex.certificate import certificate
 from jaxreg.convex.problem import SCALES, prepare
 from jaxreg.penalties import Penalty
+from jaxreg.sweeps.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,19 +121,17 @@ def solve(
             raise ValueError(f"`solve` needs finite `start`, got {start[~np.isfinite(start)][0]}.")
         start = problem.redo(start, np.zeros(problem.y.shape[1:]))[0]
     one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[None, None], penalty)
-    found = engine.paths(
-        datafit, one, problem, standardize=SCALES[standardize], tol=tol, max_iter=max_iter, start=start
-    )
-    coef, intercept = found.coef[0, 0, 0], found.intercept[0, 0, 0]
-    known = certificate(datafit, penalty, problem, *problem.redo(coef, intercept))
-    iterations = int(found.iterations[0, 0, 0])
-    converged = bool(known.value <= tol)
+    options = {"standardize": SCALES[standardize], "tol": tol, "max_iter": max_iter, "start": start}
+    with Progress("solve") as report:
+        found = engine.paths(datafit, one, problem, **options, report=lambda phase, _: report(phase))
+    value, iterations = float(found.certificate[0, 0, 0]), int(found.iterations[0, 0, 0])
+    converged = value <= tol
     return Solution(
-        coef=coef,
-        intercept=intercept,
-        certificate=known.value,
-        kind=known.kind,
-        objective=known.objective,
+        coef=found.coef[0, 0, 0],
+        intercept=found.intercept[0, 0, 0],
+        certificate=value,
+        kind=found.kind,
+        objective=float(found.objective[0, 0, 0]),
         iterations=iterations,
         converged=converged,
         stalled=not converged and iterations < max_iter,

@@ -1,11 +1,9 @@
 """Grids of λ, and a penalty at every λ of one."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxreg.convex import engine
 from jaxreg.penalties import ElasticNet, Huber, SquaredL2
 
 
@@ -21,49 +19,66 @@ def checked_lams(api: str, lams, zero: bool = False) -> np.ndarray:
     return -np.sort(-lams)
 
 
-def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: float = 1e-3, gradient=None) -> np.ndarray:
+def automatic_lams(api: str, datafit, penalty, problem, num: int = 100, eps: float = 1e-3) -> np.ndarray:
+    """The strengths of `chosen_lams` for one penalty and all rows."""
+    return chosen_lams(api, datafit, penalty, problem, num, eps)[0][0]
+
+
+def chosen_lams(
+    api: str,
+    datafit,
+    penalty,
+    problem,
+    num: int = 100,
+    eps: float = 1e-3,
+    l1_ratios=None,
+    train=None,
+    standardize: str | None = None,
+):
     r"""`num` strengths, evenly spaced in log λ, from λ_max, the least at which all coefficients are 0, to eps·λ_max.
 
     Where no strength is enough, as for ridge, from 10L to eps²·10L, L the curvature of the fit in its steepest
     direction: there, from less than a tenth of a degree of freedom for each coefficient to nearly all of it.
+
+    Args:
+        api: what errors name.
+        datafit: the datafit.
+        penalty: a penalty with some strength.
+        problem: from `prepare`.
+        num: how many.
+        eps: the smallest as a share of the largest.
+        l1_ratios: a row of strengths for each; None is one row.
+        train: the folds that are to be solved, the last of which has all rows; None is one fold of all.
+        standardize: as in `engine.paths`.
+
+    Returns:
+        (R, num), and what judged it, with which `engine.paths` may go on, or None.
     """
     if not (isinstance(num, (int, np.integer)) and num >= 1):
         raise ValueError(f"`{api}` needs an int >= 1 as `num`, got {num!r}.")
     if not 0 < eps < 1:
         raise ValueError(f"`{api}` needs `eps` in (0, 1), got {eps}.")
-    if _smooth(penalty):
+    if not (_smooth(penalty) or hasattr(type(penalty), "critical")):
+        name = type(penalty).__name__
+        raise ValueError(f"`{api}` needs `lams` for `{name}`, of which no largest strength is known.")
+    ratios = [None] if l1_ratios is None else list(l1_ratios)
+    some = at_lams(api, penalty, np.ones((len(ratios), int(num))), l1_ratios)
+    smooth = [_smooth(jax.tree.map(lambda leaf, r=r: leaf[r], some)) for r in range(len(ratios))]
+    tops, shares, model = np.zeros(len(ratios)), np.full(len(ratios), eps), None
+    if any(smooth):
         rows = np.sqrt(problem.weight)[:, None] * problem.X.reshape(len(problem.X), -1)
         steepest = np.linalg.eigvalsh(rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows)[-1]
-        top, eps = 10 * (datafit.curvature or 1.0) * steepest, eps**2
-    elif not hasattr(type(penalty), "critical"):
-        raise ValueError(f"`{api}` needs `lams` for `{type(penalty).__name__}`, of which no largest strength is known.")
-    else:
-        gradient = null_gradient(datafit, problem) if gradient is None else gradient
-        with jax.enable_x64(True):
-            top = float(_critical(penalty, gradient))
-    if not (np.isfinite(top) and top > 0):
-        reason = "no strength sets all coefficients to 0" if top else "all coefficients are 0 at every strength"
-        raise ValueError(f"`{api}` needs `lams` here, where {reason}.")
-    return np.geomspace(top, top * eps, int(num))
-
-
-def null_gradient(datafit, problem) -> np.ndarray:
-    """The gradient of the fit where all coefficients are 0, next to the intercept fitted without them."""
-    with jax.enable_x64(True):
-        slope = np.asarray(_null_slope(datafit, problem.y, problem.weight, problem.fit_intercept))
-    rows = (problem.weight * slope.T).reshape(-1, len(slope)) @ problem.X.reshape(len(slope), -1)  # (t, p)
-    return rows.T.reshape(problem.shape)
-
-
-@jax.jit
-def _critical(penalty, gradient):
-    return penalty.critical(gradient)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _null_slope(datafit, y, weight, fit_intercept):
-    eta = jnp.zeros_like(y)
-    return datafit.slope(eta + datafit.intercept(eta, y, weight) if fit_intercept else eta, y)
+        tops[smooth], shares[smooth] = 10 * (datafit.curvature or 1.0) * steepest, eps**2
+    if not all(smooth):
+        train = engine.everything(problem) if train is None else train
+        model = engine.prepared(datafit, some, problem, train, standardize, critical=True)
+        sparse = ~np.array(smooth)
+        tops[sparse] = engine.critical(model, some)[sparse]
+    for top in tops:
+        if not (np.isfinite(top) and top > 0):
+            reason = "no strength sets all coefficients to 0" if top else "all coefficients are 0 at every strength"
+            raise ValueError(f"`{api}` needs `lams` here, where {reason}.")
+    return np.stack([np.geomspace(top, top * share, int(num)) for top, share in zip(tops, shares, strict=True)]), model
 
 
 def at_lams(api: str, penalty, lams, l1_ratios=None):

@@ -21,7 +21,7 @@ def solve_block(model, penalties, start, tol, max_iter):
     judged = model.judge(penalties, w)
     columns = np.zeros(0, int)
     for _ in range(ROUNDS):
-        wrong = np.asarray(wrongs(penalties, w, judged[-1], layout)).max((0, 1))
+        wrong = np.asarray(wrongs(penalties, w, judged.slope, layout)).max((0, 1))
         inside = (w != 0).any((0, 1, 2))
         inside[columns] = True
         wrong[inside] = 0
