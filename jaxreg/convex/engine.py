@@ -21,6 +21,7 @@ from jaxreg.convex.working_set import solve_block
 from jaxreg.penalties import ElasticNet, SquaredL2
 
 BLOCK = 10  # strengths that are solved together, from the solution of the last of the block before
+KNOTS = 128  # strengths that are judged together where knots are followed
 
 
 def paths(
@@ -118,20 +119,18 @@ def prepared(datafit, penalties, problem: Problem, train, standardize, critical:
     penalties = per_feature(jax.tree.map(np.float64, penalties), layout)
     families, strengths = np.shape(jax.tree.leaves(penalties)[0])[:2]
     model = _model(datafit, penalties)
-    # Knots come all at once, others in blocks.
+    # Knots come all at once, others in blocks; other numbers of strengths share the programs.
     whole = model is LeastSquares and factors(penalties, layout) is not None
-    lanes = families * (strengths if whole else min(strengths, BLOCK))
+    lanes = families * (min(1 << (strengths - 1).bit_length(), KNOTS) if whole else _block(strengths))
     return model(datafit, problem, train, standardize, Judging(layout, kind, lanes, critical))
 
 
 def critical(model, penalties) -> np.ndarray:
     """The least strength of each family at which all rows are fitted by an intercept alone, (R,), for leaves (R, K)."""
     penalties = per_feature(jax.tree.map(np.float64, penalties), model.layout)
-    families, width = np.shape(jax.tree.leaves(penalties)[0])[0], model.judging.lanes
-    width //= families
     with jax.enable_x64(True):
-        null = model.at_zero(_lanes(jax.tree.map(lambda leaf: leaf[:, :width], penalties), model.folds))
-    return null.critical[-1, ::width]
+        null = model.at_zero(_lanes(jax.tree.map(lambda leaf: leaf[:, :1], penalties), model.folds))
+    return null.critical[-1, : len(jax.tree.leaves(penalties)[0])]
 
 
 def _model(datafit, penalties):
@@ -161,17 +160,24 @@ class _Found(NamedTuple):
 
 def _solve_block(model, penalties, found, block, warm, ahead, tol, max_iter):
     """Put the solutions of a block of strengths in `found`; `ahead`, it starts at what is there."""
-    start = found.w[block] if ahead else np.broadcast_to(warm, found.w[block].shape)
-    lanes = _lanes(jax.tree.map(lambda leaf: leaf[block[1:]], penalties), len(start))
+    shape = found.w[block].shape
+    filled = np.minimum(np.arange(_block(found.w.shape[2])), shape[2] - 1)  # the last block with its last strength
+    start = np.take(found.w[block], filled, 2) if ahead else np.repeat(warm, len(filled), 2)
+    lanes = _lanes(jax.tree.map(lambda leaf: np.take(leaf[block[1:]], filled, 1), penalties), len(start))
     w, judged, iterations = solve_block(model, lanes, _flat(start), tol, max_iter)
     if model.dtype == np.float32 and not np.all(np.asarray(judged[0]) <= tol):  # rounding stopped it: go on without
         model.dtype = np.dtype(np.float64)
         w, judged, more = solve_block(model, lanes, w, tol, max_iter)
         model.dtype, iterations = np.dtype(np.float32), iterations + more
-    shape = start.shape[:3]
-    found.w[block] = w.reshape(start.shape)
-    found.value[block], found.objective[block], found.loss[block] = (np.reshape(x, shape) for x in judged[:3])
-    found.iterations[block] += iterations.reshape(shape)
+    parts = (np.reshape(x, start.shape[:3] + x.shape[2:])[:, :, : shape[2]] for x in (w, *judged[:3], iterations))
+    w, *numbers, iterations = parts
+    found.w[block] = w
+    found.value[block], found.objective[block], found.loss[block] = numbers
+    found.iterations[block] += iterations
+
+
+def _block(strengths: int) -> int:
+    return BLOCK if strengths > 1 else 1
 
 
 def _flat(w):

@@ -85,6 +85,12 @@ def over_lanes(lane: Callable, by_fold, batched: int) -> Callable:
     return jax.vmap(inner, (*first, *[0] * batched))
 
 
+def bucket(size: int) -> int:
+    """The next of 1, 2, 4, 8, 16, 18, ..., 32, 36, ...: at most an eighth more, so that other data share a program."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // step) * step if size > 8 else 1 << (size - 1).bit_length()
+
+
 def in_parts(fn: Callable, lanes: int, *trees):
     """`fn` of lanes (F, L, ...), `lanes` of them at a time, the last ones filled up: one program, whatever L is.
 

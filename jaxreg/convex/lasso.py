@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxreg.convex.columns import LEAST, padded, put, take
 from jaxreg.convex.homotopy import at, extended, homotopy, plain
+from jaxreg.convex.lanes import bucket
 from jaxreg.penalties import L1, ElasticNet
 
 WIDEST = 512  # columns up to which the tableau is that of all of them
@@ -64,8 +65,10 @@ def _follow(model, fold, target, strength, lams):
     p, here = len(linear), np.max(np.abs(linear) / strength)
     w, passed = np.zeros((len(lams), p)), np.zeros(len(lams), int)
     if p <= WIDEST:
-        start = _start(model, fold, target, strength, np.arange(p))
-        w[:], passed[:], _ = _knots(start, here, lams)
+        columns = np.minimum(np.arange(bucket(p)), p)  # those past the end are zeros
+        start = _start(model, fold, target, strength, columns)
+        some, passed[:], _ = _knots(start, here, lams)
+        w[:] = some[:, :p]
         w[lams >= here * (1 - ROUNDING)] = 0
         return w, passed
     # Of many columns, those that pull most. They are good for a few strengths if none of the others passes its bound
@@ -105,7 +108,7 @@ class _Start(NamedTuple):
 def _start(model, fold, target, strength, indices) -> _Start:
     """On some columns, at zero."""
     gram, linear = model.gram(fold, indices), take(model.linear[fold, target], indices, 0)
-    return _Start(indices, gram, strength[indices], plain(gram, linear), np.zeros(len(indices)))
+    return _Start(indices, gram, np.append(strength, 1)[indices], plain(gram, linear), np.zeros(len(indices)))
 
 
 def _widened(model, fold, target, strength, start, columns) -> _Start:

@@ -100,9 +100,9 @@ def hessians(X, bends, pairs, fit_intercept: bool, floor=None) -> np.ndarray:
     """
     p, (lanes, _, t, _) = X.shape[1], bends.shape
     diagonal = np.arange(t)
-    if floor is not None and np.any(bends[:, :, diagonal, diagonal] <= 0):
+    own = bends[:, :, diagonal, diagonal]
+    if floor is not None and np.any(own < floor[..., None], where=own <= 0):
         bends = bends.copy()
-        own = bends[:, :, diagonal, diagonal]
         bends[:, :, diagonal, diagonal] = np.where(own > 0, own, floor[..., None])
     H, across = np.zeros((lanes, t, p, t, p)), np.zeros((lanes, t, p, t))
     place = np.zeros((p, p), int)

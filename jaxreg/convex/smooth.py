@@ -9,7 +9,7 @@ from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scales
 from jaxreg.convex.host_intercepts import fitted
 from jaxreg.convex.judge import Found, Judged, Judging, Null, Rows, of_rows, relative
-from jaxreg.convex.lanes import in_parts, over_lanes
+from jaxreg.convex.lanes import bucket, in_parts, over_lanes
 from jaxreg.convex.newton import ENTRIES, newton, products
 from jaxreg.convex.programs import program
 from jaxreg.convex.support import is_concave
@@ -27,11 +27,15 @@ class Smooth:
         self.fit_intercept = problem.fit_intercept
         X, shares = problem.X.reshape(len(problem.X), -1), train * problem.weight
         shares = shares / shares.sum(1, keepdims=True)
+        # Copies of the last row without a weight fill up the rows: data of nearly as many share the programs.
+        filled = np.minimum(np.arange(bucket(len(X))), len(X) - 1)
+        X, y = X[filled], problem.y[filled]
+        shares = np.pad(shares, ((0, 0), (0, len(filled) - shares.shape[1])))
         self.width, self.folds = X.shape[1], len(train)
         scale = None
         if standardize is not None and len(train) > 1:
             scale = column_scales(X, shares, self.fit_intercept, standardize)
-        self.scale, self.rows = scale, Rows(X, problem.y, shares, scale)
+        self.scale, self.rows = scale, Rows(X, y, shares, scale)
         self.spread = shares @ np.square(X) if scale is None else shares @ np.square(X) / np.square(scale)  # (F, p)
         self.step = 1 / np.maximum(self.spread.sum(1), np.finfo(np.float64).tiny)
         self.null = self.there = self.last = self._pairs = None  # the last intercepts are near the next ones
