@@ -64,7 +64,7 @@ def test_optuna_drives_sweeps(problem):
 
 def test_the_lines_of_the_readme(problem):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    (block,) = re.findall(r"^```py\n(.*?)^```", readme, re.M | re.S)
+    (block,) = re.findall(r"^```py\n(study = optuna.*?)^```", readme, re.M | re.S)
 
     def noisy(lr, lam, seed, data):
         return {"loss": train(lr, lam, **data)["loss"] + 1e-9 * seed}

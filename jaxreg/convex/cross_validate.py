@@ -15,6 +15,7 @@ from jaxreg.convex.ridge_paths import rows_left_out
 from jaxreg.convex.solve import check_numbers, require_prox
 from jaxreg.convex.strengths import at_lams, check_at_lams, checked_lams, chosen_lams
 from jaxreg.penalties import SquaredL2
+from jaxreg.sweeps.program import import_ahead
 from jaxreg.sweeps.progress import Progress
 
 if TYPE_CHECKING:
@@ -95,14 +96,13 @@ def cross_validate(
     References:
         Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., section 7.10.
     """
-    from jaxreg.sweeps import runs as _  # noqa: F401 (gives the Dataset its `best`)
-
     began, api = time.perf_counter(), "cross_validate"
     require_prox(penalty, api)
     check_at_lams(api, penalty, l1_ratios)
     check_numbers(api, tol, max_iter)
     problem = prepare(api, datafit, X, y, sample_weight, fit_intercept, standardize)
     check_metric(metric, problem.classes)
+    import_ahead()
     splits = split(problem, y, sample_weight, folds, repeats, stratify, groups, seed)
     everything, scaling, model = engine.everything(problem), SCALES[standardize], None
     ridge = isinstance(datafit, Squared) and isinstance(penalty, SquaredL2) and np.ndim(penalty.lam) == 0
@@ -135,6 +135,8 @@ def cross_validate(
 def _dataset(problem, fits, error, lams, l1_ratios, tol) -> "xarray.Dataset":
     """The results over fold and lam, or fold and config."""
     import xarray
+
+    from jaxreg.sweeps import runs as _  # noqa: F401 (gives the Dataset its `best`)
 
     dim = "lam" if l1_ratios is None else "config"
     parts = fits.coef, fits.intercept, fits.certificate, fits.iterations

@@ -54,9 +54,11 @@ def paths(
     train = everything(problem) if train is None else np.asarray(train, bool)
     if isinstance(datafit, Squared) and _plain_ridge(penalties):
         return ridge_paths(problem, train, standardize, np.asarray(penalties.lam[0]))
-    if isinstance(penalties, ElasticNet) and isinstance(datafit, Squared):
-        lasso = np.all(np.reshape(penalties.l1_ratio, (len(penalties.l1_ratio), -1)) == 1, 1)
-        if lasso.any() and not lasso.all():  # which is followed from knot to knot
+    with jax.enable_x64(True):
+        if model is None:
+            model = prepared(datafit, penalties, problem, train, standardize)
+        lasso = _lasso(datafit, penalties)
+        if lasso.any():  # which is followed from knot to knot
             options = {"train": train, "standardize": standardize, "tol": tol, "max_iter": max_iter}
             options |= {"start": start, "model": model, "report": report}
             parts = [
@@ -66,9 +68,6 @@ def paths(
             order = np.argsort(np.concatenate([np.flatnonzero(lasso), np.flatnonzero(~lasso)]))
             both = [np.concatenate(pair, 1)[:, order] for pair in zip(parts[0][:6], parts[1][:6], strict=True)]
             return Paths(*both, *parts[0][6:])
-    with jax.enable_x64(True):
-        if model is None:
-            model = prepared(datafit, penalties, problem, train, standardize)
         layout = model.layout
         penalties = per_feature(jax.tree.map(np.float64, penalties), layout)
         families, strengths = jax.tree.leaves(penalties)[0].shape[:2]
@@ -121,7 +120,10 @@ def prepared(datafit, penalties, problem: Problem, train, standardize, critical:
     model = _model(datafit, penalties)
     # Knots come all at once, others in blocks; other numbers of strengths share the programs.
     whole = model is LeastSquares and factors(penalties, layout) is not None
-    lanes = families * (min(1 << (strengths - 1).bit_length(), KNOTS) if whole else _block(strengths))
+    if whole:
+        lanes = families * min(1 << (strengths - 1).bit_length(), KNOTS)
+    else:
+        lanes = (families - np.count_nonzero(_lasso(datafit, penalties))) * _block(strengths)
     return model(datafit, problem, train, standardize, Judging(layout, kind, lanes, critical))
 
 
@@ -174,6 +176,14 @@ def _solve_block(model, penalties, found, block, warm, ahead, tol, max_iter):
     found.w[block] = w
     found.value[block], found.objective[block], found.loss[block] = numbers
     found.iterations[block] += iterations
+
+
+def _lasso(datafit, penalties) -> np.ndarray:
+    """Which families are a lasso, of an `ElasticNet` that is not one in all of them."""
+    if not (isinstance(penalties, ElasticNet) and isinstance(datafit, Squared)):
+        return np.zeros(len(jax.tree.leaves(penalties)[0]), bool)
+    found = np.all(np.reshape(penalties.l1_ratio, (len(penalties.l1_ratio), -1)) == 1, 1)
+    return found if not found.all() else np.zeros(len(found), bool)
 
 
 def _block(strengths: int) -> int:

@@ -22,7 +22,7 @@ class Knots(NamedTuple):
     signs: jax.Array  # (p,), likewise
 
 
-@program(static_argnames="most")
+@program(small=2**17, static_argnames="most")
 def homotopy(gram, start, strength, signs, lam_max, lam_min, most: int) -> Knots:
     r"""Every knot of argmin_w ½‖w‖²_G − ⟨c, w⟩ + λΣ sⱼ|wⱼ| from `lam_max` down to `lam_min`.
 

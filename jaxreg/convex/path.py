@@ -12,6 +12,7 @@ from jaxreg.convex.problem import SCALES, column_names, prepare
 from jaxreg.convex.ridge import feature_dims
 from jaxreg.convex.solve import check_numbers, require_prox
 from jaxreg.convex.strengths import at_lams, checked_lams, chosen_lams
+from jaxreg.sweeps.program import import_ahead
 from jaxreg.sweeps.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,11 +72,10 @@ def path(
         Friedman, Hastie and Tibshirani, Regularization paths via coordinate descent, 2010, section 2.5;
         Zou, Hastie and Tibshirani, On the "degrees of freedom" of the lasso, 2007.
     """
-    import xarray
-
     require_prox(penalty, "path")
     problem = prepare("path", datafit, X, y, sample_weight, fit_intercept, standardize)
     check_numbers("path", tol, max_iter)
+    import_ahead()
     begin, model = time.perf_counter(), None
     if lams is not None:
         lams = checked_lams("path", lams)
@@ -86,6 +86,8 @@ def path(
         penalties = at_lams("path", penalty, lams[None])
         options = {"standardize": SCALES[standardize], "tol": tol, "max_iter": max_iter, "model": model}
         found = engine.paths(datafit, penalties, problem, **options, report=report)
+    import xarray
+
     seconds = time.perf_counter() - begin
     coef, intercept = found.coef[0, 0], found.intercept[0, 0]
     one = jax.tree.map(lambda leaf: leaf[0], penalties)

@@ -13,7 +13,7 @@ from jaxreg.convex.polish import on_host, polishable, polished
 from jaxreg.convex.programs import program
 
 STEPS = 12  # of the first rounds
-EASY = 2  # rounds that come without a polish that is compiled
+EASY = 2  # rounds of least squares that come without a polish; other starts are near
 PATIENCE = 6  # rounds
 SMALL = 64  # weights up to which the systems of all lanes are solved together
 DENSE = 2048  # weights of which a linear system is solved
@@ -121,7 +121,7 @@ def descend(quadratic, penalties, start, tol, *, layout, max_iter, dtype, look: 
     bound = np.broadcast_to(largest_curvature(narrow.gram)[:, None], lead)
     best, value, last = np.array(start, np.float64), np.full(lead, np.inf), np.zeros(lead, int)
     size = np.abs(quadratic.linear).max((1, 2))[:, None]
-    iterations, easy = 0, 0 if on_host(penalties) else EASY
+    iterations, easy = 0, 0 if look is None and on_host(penalties) else EASY
 
     def seen(now, count):
         w = np.asarray(now.state.w, np.float64)
@@ -156,7 +156,11 @@ def descend(quadratic, penalties, start, tol, *, layout, max_iter, dtype, look: 
         seen(now, count)
         state = now.state
         if count >= easy and polishable(penalties) and np.any(value > tol):
-            now = polish(narrow, thin, now, value > tol, go, layout)
+            if on_host(penalties):
+                now = polish(narrow, thin, now, value > tol, go, layout)
+            else:
+                state = polished(*there, now.state, value > tol, layout)
+                now = go(state, 0) if look is None else now._replace(state=state)
             seen(now, count)
             state = now.state
 
@@ -177,8 +181,6 @@ def polish(quadratic, penalties, now, wanted, go, layout) -> Advanced:
 
     Weights that would change sign become 0, or, if that is no better, the step ends where the first one does.
     """
-    if not on_host(penalties):
-        return go(polished(quadratic, penalties, now.state, wanted, layout), 0)
     w, bound = np.asarray(now.state.w), np.asarray(now.state.bound)
     d = newton_steps(quadratic, w, np.asarray(now.forward), np.asarray(now.bend), bound, wanted)
     flips = (w + d) * w < 0

@@ -256,17 +256,23 @@ def ahead(programs: list[tuple[Program, int]]):
             part.waited += time.perf_counter() - start
             if len(parts) > 1:
                 pool.submit(in_configuration, here, part.compile, size)
-        if parts and "xarray" not in sys.modules:
-            threading.Thread(target=_import_xarray, daemon=True).start()
+        if parts:
+            import_ahead()
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _import_xarray() -> None:
-    import xarray
+def import_ahead() -> None:
+    """Import xarray, in which results end, in a thread: beside the compiler, which needs no Python."""
 
-    xarray.Variable((), 0)  # the first one imports dask, where that is installed
+    def imported():
+        import xarray
+
+        xarray.Variable((), 0)  # the first one imports dask, where that is installed
+
+    if "xarray" not in sys.modules:
+        threading.Thread(target=imported, daemon=True).start()
 
 
 def _flag(value) -> jax.Array:
