@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TOGETHER = {"test_first_calls.py", "test_layout.py", "test_sweep_devices.py", "test_sweep_executors.py", "test_sweep_kills.py"}
+TOGETHER = {
+    "test_first_calls.py",
+    "test_layout.py",
+    "test_sweep_devices.py",
+    "test_sweep_executors.py",
+    "test_sweep_kills.py",
+}
 KEPT = 2**30  # bytes of compiled programs that are kept
 QUICKLY = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"  # versions without the option ignore it
 
