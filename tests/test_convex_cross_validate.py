@@ -137,7 +137,7 @@ def test_logistic_regression_of_scikit_learn():
     X, y = load_breast_cancer(return_X_y=True)
     X, y = (X[:120, :4] - X[:120, :4].mean(0)) / X[:120, :4].std(0), np.array(["benign", "malignant"])[y[:120]]
     splitter, lams = StratifiedKFold(4, shuffle=True, random_state=0), np.geomspace(1.0, 1e-3, 6)
-    options = {"lams": lams, "tol": 1e-10, "folds": splitter}
+    options = {"lams": lams, "tol": 1e-12, "folds": splitter}
     cv = cross_validate(Logistic(), jr.SquaredL2(1.0), X, y, **options)
     assert cv["converged"].all()
     other = LogisticRegressionCV(
