@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxreg.convex.dual import has_dual
 from jaxreg.convex.judge import Judging, relative
-from jaxreg.convex.lanes import Layout
+from jaxreg.convex.lanes import Layout, pick
 from jaxreg.convex.problem import Problem, prepare
 from jaxreg.convex.programs import program
 from jaxreg.convex.smooth import Smooth
@@ -65,7 +65,7 @@ def certificates(datafit, penalties, problem: Problem, coef, intercept) -> tuple
             moved = np.asarray(_moved(penalties, w, found.slope, near / np.where(pull > 0, pull, 1), layout))
             still = np.abs(moved - w).max((2, 3), initial=0) <= near
             if still.any():
-                there = model.judge_with(penalties, np.where(still[..., None, None], moved, w), intercept[None])
+                there = model.judge_with(penalties, pick(still, moved, w), intercept[None])
                 value = np.minimum(value, relative(known, there, null, problem.fit_intercept))
         objective = found.loss + found.cost
         dual = objective - found.excess - found.rest if known == "gap" else np.full_like(objective, -np.inf)

@@ -94,7 +94,7 @@ def paths(
             if np.any(~(found.value[block] <= tol)):
                 _solve_block(model, penalties, found, block, warm, lasso is not None, tol, max_iter)
             warm = found.w[:, :, first : first + BLOCK][:, :, -1:]
-        return _undone(model, problem, found, model.judging.kind)
+        return _undone(model, problem, found)
 
 
 def everything(problem) -> np.ndarray:
@@ -205,8 +205,8 @@ def _lanes(penalties, folds):
     return jax.tree.map(lanes, penalties)
 
 
-def _undone(model, problem, found, kind) -> Paths:
-    layout, w = model.layout, found.w
+def _undone(model, problem, found) -> Paths:
+    layout, kind, w = model.layout, model.judging.kind, found.w
     b = model.intercept(w)
     own = w if model.scale is None else w / np.asarray(model.scale)[:, None, None, None]
     coef = own.reshape(own.shape[:-1] + layout.features)

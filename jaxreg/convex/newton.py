@@ -88,7 +88,7 @@ def products(X) -> np.ndarray | None:
     return X[:, first] * X[:, second]
 
 
-def hessians(X, bends, pairs, fit_intercept: bool, floor=None) -> np.ndarray:
+def hessians(X, bends, pairs, fit_intercept: bool, floor) -> np.ndarray:
     """Σ xᵢ s f''ᵢ xᵢᵀ of each lane, (L, t·p, t·p), the intercept minimised out: what is left is a Schur complement.
 
     Args:
@@ -101,7 +101,7 @@ def hessians(X, bends, pairs, fit_intercept: bool, floor=None) -> np.ndarray:
     p, (lanes, _, t, _) = X.shape[1], bends.shape
     diagonal = np.arange(t)
     own = bends[:, :, diagonal, diagonal]
-    if floor is not None and np.any(own < floor[..., None], where=own <= 0):
+    if np.any(own < floor[..., None], where=own <= 0):
         bends = bends.copy()
         bends[:, :, diagonal, diagonal] = np.where(own > 0, own, floor[..., None])
     H, across = np.zeros((lanes, t, p, t, p)), np.zeros((lanes, t, p, t))
@@ -131,7 +131,7 @@ def searched(model, penalties, w, judged, target, wanted):
     """
     settled = ~wanted | np.all(target == w, (2, 3))
     moved, trial = np.zeros(wanted.shape, bool), judged
-    point, share = np.where(settled[..., None, None], w, target), 1.0
+    point, share = pick(settled, w, target), 1.0
     rounding = 8 * np.finfo(np.float64).eps * np.abs(judged.objective)
     for _ in range(HALVINGS + 1):
         if settled.all():
@@ -141,7 +141,7 @@ def searched(model, penalties, w, judged, target, wanted):
             lower = trial.objective < judged.objective - rounding
             lower |= (trial.objective <= judged.objective + rounding) & (trial.value < judged.value)
         moved, settled, share = moved | (lower & ~settled), settled | lower, share / 2
-        point = np.where(settled[..., None, None], point, (1 - share) * w + share * target)
+        point = pick(settled, point, (1 - share) * w + share * target)
     if settled.all():  # where each lane is, the last trial was
         return point, trial, moved
     known = jax.tree.map(lambda new, old: pick(settled, new, old), trial, judged)

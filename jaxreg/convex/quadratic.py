@@ -157,7 +157,7 @@ def descend(quadratic, penalties, start, tol, *, layout, max_iter, dtype, look: 
         state = now.state
         if count >= easy and polishable(penalties) and np.any(value > tol):
             if on_host(penalties):
-                now = polish(narrow, thin, now, value > tol, go, layout)
+                now = polish(narrow, now, value > tol, go)
             else:
                 state = polished(*there, now.state, value > tol, layout)
                 now = go(state, 0) if look is None else now._replace(state=state)
@@ -176,13 +176,13 @@ def at(quadratic, w, bound) -> State:
     return State(w, product, w, product, np.ones_like(bound), bound)
 
 
-def polish(quadratic, penalties, now, wanted, go, layout) -> Advanced:
+def polish(quadratic, now, wanted, go) -> Advanced:
     """After a Newton step on the support of each `wanted` lane, where that lowers the objective.
 
     Weights that would change sign become 0, or, if that is no better, the step ends where the first one does.
     """
-    w, bound = np.asarray(now.state.w), np.asarray(now.state.bound)
-    d = newton_steps(quadratic, w, np.asarray(now.forward), np.asarray(now.bend), bound, wanted)
+    w, bound = now.state.w, now.state.bound
+    d = newton_steps(quadratic, w, now.forward, now.bend, bound, wanted)
     flips = (w + d) * w < 0
     best, lowest = now, _objective(quadratic, now)
     reach = np.where(flips, -w / np.where(d == 0, 1, d), 1).min((2, 3), keepdims=True)
@@ -233,5 +233,4 @@ def newton_steps(quadratic, w, forward, bend, bound, wanted) -> np.ndarray:
 
 
 def _objective(quadratic, now) -> np.ndarray:
-    w, product = np.asarray(now.state.w), np.asarray(now.state.product)
-    return dot(w, product / 2 - quadratic.linear[:, None]) + now.cost
+    return dot(now.state.w, now.state.product / 2 - quadratic.linear[:, None]) + now.cost

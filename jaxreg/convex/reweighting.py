@@ -9,6 +9,7 @@ import numpy as np
 from jaxreg.arrays import in_groups, norm, per_entry, times
 from jaxreg.convex.certificate import certificate
 from jaxreg.convex.problem import prepare
+from jaxreg.convex.programs import program
 from jaxreg.convex.solve import Solution, solve
 from jaxreg.penalties import L1, MCP, SCAD, GroupL2, GroupMCP, LogSum, Radial
 
@@ -89,7 +90,7 @@ def _slopes(penalty, W) -> np.ndarray:
         return np.asarray(_compiled_slopes(jax.tree.map(np.asarray, penalty), W))
 
 
-@jax.jit
+@program
 def _compiled_slopes(penalty, x):
     profile, squeezed = penalty, ()
     if isinstance(penalty, Radial):

@@ -9,7 +9,7 @@ from jaxreg.convex.columns import take
 from jaxreg.convex.gram import column_scales
 from jaxreg.convex.host_intercepts import fitted
 from jaxreg.convex.judge import Found, Judged, Judging, Null, Rows, of_rows, relative
-from jaxreg.convex.lanes import bucket, in_parts, over_lanes
+from jaxreg.convex.lanes import bucket, in_parts, over_lanes, pick
 from jaxreg.convex.newton import ENTRIES, newton, products
 from jaxreg.convex.programs import program
 from jaxreg.convex.support import is_concave
@@ -82,7 +82,7 @@ class Smooth:
             new, more = self._minimised(penalties, w, tol * SHARPEN**round_, value <= tol, max_iter)
             now = self.judge(penalties, new).value
             better, moved = now < value, np.any(new != w)
-            w, value = np.where(better[..., None, None], new, w), np.where(better, now, value)
+            w, value = pick(better, new, w), pick(better, now, value)
             steps, max_iter = steps + more, max_iter - int(more.max(initial=0))
             if not moved:
                 break
